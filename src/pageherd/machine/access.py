@@ -1,0 +1,57 @@
+"""Loads and stores of user space: the hardware walks the page table, the kernel helps by a fault."""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.jit import KernelRecord, step
+from pageherd.machine.layout import State
+from pageherd.machine.state import (
+    COST_READS,
+    COST_WRITES,
+    FAULT_TOUCH,
+    FAULT_WRITE,
+    OK,
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    PTE_WRITE,
+    SEGV,
+    VM_READ,
+    VM_WRITE,
+    mmap_read_lock,
+    mmap_read_unlock,
+    pte_of,
+)
+from pageherd.machine.watch import note_load, note_store
+
+
+@step(steps.ACCESS)
+def access(s: State, t: int, k: KernelRecord) -> int:
+    """One load or store, repeated after each fault until the entry allows it."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
+    if (int(s.vma[mm, page]) & (VM_WRITE if write else VM_READ)) == 0:
+        mmap_read_unlock(s, t, mm)
+        s.t_result[t] = SEGV
+        return steps.IDLE
+    pte = pte_of(s, mm, page)
+    if (pte & PTE_PRESENT) == 0 or (write and (pte & PTE_WRITE) == 0):
+        if not mmap_read_lock(s, t, mm):
+            return steps.BLOCKED
+        s.t_return[t] = steps.ACCESS
+        return steps.FAULT
+    mmap_read_unlock(s, t, mm)
+    frame = int(s.pte_to[mm, page])
+    if int(s.t_fault[t]) & FAULT_TOUCH:
+        s.t_result[t] = OK
+    elif write:
+        s.pte[mm, page] = pte | PTE_DIRTY | PTE_SOFT_DIRTY
+        s.content[frame] = s.t_value[t]
+        s.cost[COST_WRITES] += 1
+        note_store(s, mm, frame, int(s.t_value[t]), False)
+        s.t_result[t] = OK
+    else:
+        s.cost[COST_READS] += 1
+        note_load(s, mm, page, int(s.content[frame]))
+        s.t_result[t] = s.content[frame]
+    return steps.IDLE

@@ -1,0 +1,161 @@
+"""Copy on write: a write or unshare fault on a read-only entry (do_wp_page, wp_page_copy).
+
+The steps of a copy are those in which other threads can interfere: the source may still be written
+while it is copied, and the entry is only compared with what was seen when the lock is taken again.
+"""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.fault import map_new_anon
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.questions import (
+    COPY_DROPS_SWAP,
+    REUSE,
+    REUSE_PAGE,
+    UNSHARE_IN_PLACE,
+    WAIT_FOR_LOCK,
+)
+from pageherd.machine.state import (
+    COST_COPIES,
+    COST_TLB_FLUSHES,
+    FAULT_UNSHARE,
+    FOLL_COW,
+    HOLD_FRAME,
+    HOLD_NEW,
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    PTE_WRITE,
+    alloc_frame,
+    ask,
+    free_swap_cache,
+    hold_frame,
+    is_anon,
+    locked_by_other,
+    may_write,
+    page_remove_rmap,
+    pte_of,
+    pte_same,
+    ptl_taken,
+    put_page,
+    remember_pte,
+    set_exclusive,
+    trylock_page,
+    unhold,
+    unlock_page,
+)
+
+
+@helper
+def finish_write_fault(s: State, t: int, mm: int, page: int) -> None:
+    """VM_FAULT_WRITE: a forced write through GUP learns that COW was broken (FOLL_COW)."""
+    if not may_write(s, mm, page):
+        s.t_foll[t] = int(s.t_foll[t]) | FOLL_COW
+
+
+@helper
+def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
+    """do_wp_page(), page-table lock held: reuse the page, copy it, or (until 5.8) wait for it."""
+    unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
+    remember_pte(s, t, mm, page)
+    frame = int(s.pte_to[mm, page])
+    if not is_anon(frame):  # the zero page is always replaced
+        return steps.WP_ALLOC
+    answer = ask(s, t, k, UNSHARE_IN_PLACE if unshare else REUSE, frame)
+    if answer == WAIT_FOR_LOCK:
+        hold_frame(s, t, frame)
+        return steps.WP_WAIT
+    if answer == REUSE_PAGE:
+        set_exclusive(s, k, frame)
+        if not unshare:  # wp_page_reuse()
+            pte = pte_of(s, mm, page) | PTE_DIRTY | PTE_SOFT_DIRTY
+            s.pte[mm, page] = pte | (PTE_WRITE if may_write(s, mm, page) else 0)
+            finish_write_fault(s, t, mm, page)
+        return int(s.t_return[t])
+    hold_frame(s, t, frame)
+    return steps.WP_ALLOC
+
+
+@step(steps.WP)
+def wp(s: State, t: int, k: KernelRecord) -> int:
+    """do_wp_page() under the page-table lock, if the entry is still the one that faulted."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    if not pte_same(s, t, mm, page):
+        return int(s.t_return[t])
+    return do_wp_page(s, t, k, mm, page)
+
+
+@step(steps.WP_WAIT)
+def wp_wait(s: State, t: int, k: KernelRecord) -> int:
+    """Until 5.8: sleep for the page lock with a reference held, then decide again."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    frame = int(s.t_frame[t])
+    if locked_by_other(s, t, frame) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    trylock_page(s, t, frame)
+    same = pte_same(s, t, mm, page)
+    unhold(s, t, HOLD_FRAME)
+    unlock_page(s, frame)
+    put_page(s, frame)
+    return do_wp_page(s, t, k, mm, page) if same else int(s.t_return[t])
+
+
+@step(steps.WP_ALLOC)
+def wp_alloc(s: State, t: int, k: KernelRecord) -> int:
+    """wp_page_copy(): the new page is allocated without locks, with a reference on the old one."""
+    s.t_new[t] = alloc_frame(s)
+    s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
+    return steps.WP_COPY
+
+
+@step(steps.WP_COPY)
+def wp_copy(s: State, t: int, k: KernelRecord) -> int:
+    """cow_user_page(): whoever can write the old page may do so meanwhile."""
+    s.content[int(s.t_new[t])] = s.content[int(s.t_pte_to[t])]
+    s.cost[COST_COPIES] += 1
+    s.copies += 1
+    return steps.WP_MAP
+
+
+@step(steps.WP_MAP)
+def wp_map(s: State, t: int, k: KernelRecord) -> int:
+    """wp_page_copy(): replace the entry (clear and flush first), drop the old mapping's count."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    if not pte_same(s, t, mm, page):
+        unhold(s, t, HOLD_NEW)
+        put_page(s, int(s.t_new[t]))
+        return steps.WP_PUT
+    old = int(s.t_pte_to[t])
+    s.cost[COST_TLB_FLUSHES] += 1
+    pte = PTE_PRESENT
+    if int(s.t_fault[t]) & FAULT_UNSHARE:
+        pte |= pte_of(s, mm, page) & PTE_SOFT_DIRTY
+    else:
+        pte |= PTE_DIRTY | PTE_SOFT_DIRTY
+        if may_write(s, mm, page):
+            pte |= PTE_WRITE
+    map_new_anon(s, t, k, mm, page, pte)
+    if is_anon(old):
+        page_remove_rmap(s, t, k, old)
+        put_page(s, old)  # the mapping's reference; ours still holds the page
+    if not int(s.t_fault[t]) & FAULT_UNSHARE:
+        finish_write_fault(s, t, mm, page)
+    return steps.WP_PUT
+
+
+@step(steps.WP_PUT)
+def wp_put(s: State, t: int, k: KernelRecord) -> int:
+    """wp_page_copy(): some kernels free an idle swap slot of the old page, then let it go."""
+    old = int(s.t_pte_to[t])
+    if is_anon(old):
+        if ask(s, t, k, COPY_DROPS_SWAP, old):
+            free_swap_cache(s, t, k, old)
+        unhold(s, t, HOLD_FRAME)
+        put_page(s, old)
+    return int(s.t_return[t])

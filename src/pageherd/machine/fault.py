@@ -1,0 +1,91 @@
+"""Page faults: what is there, and which path handles it (handle_pte_fault, do_anonymous_page)."""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.state import (
+    COST_FAULTS,
+    FAULT_UNSHARE,
+    FAULT_WRITE,
+    HOLD_NEW,
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    PTE_SWAP,
+    PTE_WRITE,
+    ZERO_FRAME,
+    alloc_frame,
+    lru_cache_add,
+    may_write,
+    page_add_rmap,
+    pte_of,
+    pte_same,
+    ptl_taken,
+    put_page,
+    remember_pte,
+    set_exclusive,
+    set_pte,
+    unhold,
+)
+
+
+@step(steps.FAULT)
+def fault(s: State, t: int, k: KernelRecord) -> int:
+    """handle_pte_fault(): look at the entry and choose the path.
+
+    A read fault on nothing maps the shared zero page at once (do_anonymous_page).
+    """
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    s.cost[COST_FAULTS] += 1
+    pte = pte_of(s, mm, page)
+    remember_pte(s, t, mm, page)
+    if pte & PTE_SWAP:
+        return steps.SWAPIN_LOOKUP
+    if pte & PTE_PRESENT:
+        write = (int(s.t_fault[t]) & FAULT_WRITE) != 0 and (pte & PTE_WRITE) == 0
+        unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0 and (pte & PTE_WRITE) == 0
+        return steps.WP if write or unshare else int(s.t_return[t])
+    if int(s.t_fault[t]) & FAULT_WRITE:
+        return steps.ANON_ALLOC
+    set_pte(s, mm, page, PTE_PRESENT, ZERO_FRAME)
+    return int(s.t_return[t])
+
+
+@step(steps.ANON_ALLOC)
+def anon_alloc(s: State, t: int, k: KernelRecord) -> int:
+    """do_anonymous_page(): a zeroed page, allocated without the page-table lock."""
+    s.t_new[t] = alloc_frame(s)
+    s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
+    return steps.ANON_MAP
+
+
+@helper
+def map_new_anon(s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int) -> None:
+    """Map the path's new page: page_add_new_anon_rmap(), exclusive at birth, LRU, the entry."""
+    new = int(s.t_new[t])
+    page_add_rmap(s, t, k, new, page)
+    set_exclusive(s, k, new)
+    lru_cache_add(s, t, new)
+    set_pte(s, mm, page, pte, new)
+    unhold(s, t, HOLD_NEW)  # the allocation's reference is the mapping's
+
+
+@step(steps.ANON_MAP)
+def anon_map(s: State, t: int, k: KernelRecord) -> int:
+    """do_anonymous_page(): map the page, writable and dirty, if the entry is still empty."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    if not pte_same(s, t, mm, page):
+        unhold(s, t, HOLD_NEW)
+        put_page(s, int(s.t_new[t]))
+        return int(s.t_return[t])
+    pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
+    if may_write(s, mm, page):
+        pte |= PTE_WRITE
+    map_new_anon(s, t, k, mm, page, pte)
+    return int(s.t_return[t])

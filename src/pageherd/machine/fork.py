@@ -1,0 +1,159 @@
+"""fork: dup_mmap and copy_page_range, one page at a time.
+
+The page-table lock is held from the decision about a page until the child's entry is in place, so
+only gup-fast, which takes no lock, can look between those steps.  fork never takes the page lock.
+"""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.fault import map_new_anon
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.questions import COPY_EARLY, FORK, FORK_SWAP
+from pageherd.machine.state import (
+    COST_COPIES,
+    COST_TLB_FLUSHES,
+    HOLD_NEW,
+    LIVE,
+    OK,
+    PG_EXCLUSIVE,
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    PTE_SWAP,
+    PTE_SWP_EXCLUSIVE,
+    PTE_WRITE,
+    VM_DONTCOPY,
+    VM_LOCKED,
+    VM_MAPPED,
+    VM_WIPEONFORK,
+    alloc_frame,
+    ask,
+    clear_flag,
+    is_anon,
+    may_write,
+    mmap_write_lock,
+    mmap_write_unlock,
+    page_add_rmap,
+    page_ref_add,
+    pte_of,
+    ptl_taken,
+    set_pte,
+    swap_count_add,
+)
+from pageherd.machine.watch import note_fork
+
+
+@step(steps.FORK_START)
+def fork_start(s: State, t: int, k: KernelRecord) -> int:
+    """dup_mmap(): mmap_lock for writing, and write_protect_seq becomes odd (57efa1fe5957, v5.11).
+
+    The sequence is kept in every kernel; whether gup-fast looks at it is a rule.
+    """
+    mm, child = int(s.t_mm[t]), int(s.t_other[t])
+    if not mmap_write_lock(s, t, mm):
+        return steps.BLOCKED
+    s.mm_state[child] = LIVE
+    s.mm_has_pinned[child] = 0
+    s.mm_writer[child] = t + 1
+    s.mm_seq[mm] = (int(s.mm_seq[mm]) + 1) % 256
+    s.t_page[t] = 0
+    return steps.FORK_PAGE
+
+
+@helper
+def next_page(s: State, t: int) -> int:
+    """Let the page-table lock go and turn to the next page."""
+    s.mm_ptl[int(s.t_mm[t])] = 0
+    s.t_page[t] = int(s.t_page[t]) + 1
+    return steps.FORK_PAGE
+
+
+@step(steps.FORK_PAGE)
+def fork_page(s: State, t: int, k: KernelRecord) -> int:
+    """copy_pte_range(): what becomes of this page in the child?"""
+    mm, child, page = int(s.t_mm[t]), int(s.t_other[t]), int(s.t_page[t])
+    if page >= s.nr_pages:
+        return steps.FORK_END
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    vma = int(s.vma[mm, page])
+    if (vma & VM_MAPPED) == 0 or vma & VM_DONTCOPY:
+        return next_page(s, t)
+    s.vma[child, page] = vma & (255 - VM_LOCKED)  # locks are not inherited
+    if vma & VM_WIPEONFORK:
+        s.want[child, page] = 0
+        return next_page(s, t)
+    s.mm_ptl[mm] = t + 1
+    pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if pte & PTE_SWAP:  # copy_nonpresent_pte()
+        swap_count_add(s, to, 1)
+        if ask(s, t, k, FORK_SWAP, 0):
+            pte &= 255 - PTE_SWP_EXCLUSIVE
+            s.pte[mm, page] = pte
+        set_pte(s, child, page, pte, to)
+        note_fork(s, mm, child, page, True)
+        return next_page(s, t)
+    if (pte & PTE_PRESENT) == 0 or not is_anon(to):
+        set_pte(s, child, page, pte, to)
+        note_fork(s, mm, child, page, False)
+        return next_page(s, t)
+    if ask(s, t, k, FORK, to) == COPY_EARLY:
+        return steps.FORK_COPY
+    clear_flag(s, to, PG_EXCLUSIVE)
+    return steps.FORK_WRPROTECT
+
+
+@step(steps.FORK_WRPROTECT)
+def fork_wrprotect(s: State, t: int, k: KernelRecord) -> int:
+    """copy_present_pte(): ptep_set_wrprotect() on the parent's entry; flushed at the end."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    s.pte[mm, page] = pte_of(s, mm, page) & (255 - PTE_WRITE)
+    return steps.FORK_INSTALL
+
+
+@step(steps.FORK_INSTALL)
+def fork_install(s: State, t: int, k: KernelRecord) -> int:
+    """copy_present_pte(): one reference and one mapping more, and the child's clean entry."""
+    mm, child, page = int(s.t_mm[t]), int(s.t_other[t]), int(s.t_page[t])
+    frame = int(s.pte_to[mm, page])
+    page_ref_add(s, frame, 1)
+    page_add_rmap(s, t, k, frame, page)
+    set_pte(s, child, page, pte_of(s, mm, page) & (255 - PTE_DIRTY), frame)
+    note_fork(s, mm, child, page, True)
+    return next_page(s, t)
+
+
+@step(steps.FORK_COPY)
+def fork_copy(s: State, t: int, k: KernelRecord) -> int:
+    """copy_present_page(): the child gets a copy at once, the parent's entry is not touched.
+
+    The page is allocated beforehand without locks and the decision repeated; since nothing but
+    gup-fast runs on this mm meanwhile, the machine does both in one step.
+    """
+    mm, child, page = int(s.t_mm[t]), int(s.t_other[t]), int(s.t_page[t])
+    new = alloc_frame(s)
+    s.t_new[t] = new
+    s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
+    s.content[new] = s.content[int(s.pte_to[mm, page])]
+    s.cost[COST_COPIES] += 1
+    s.copies += 1
+    pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
+    if may_write(s, child, page):
+        pte |= PTE_WRITE
+    map_new_anon(s, t, k, child, page, pte)
+    note_fork(s, mm, child, page, False)
+    return next_page(s, t)
+
+
+@step(steps.FORK_END)
+def fork_end(s: State, t: int, k: KernelRecord) -> int:
+    """dup_mmap(): the sequence becomes even, the parent's TLB is flushed, the child may run."""
+    mm, child = int(s.t_mm[t]), int(s.t_other[t])
+    s.mm_seq[mm] = (int(s.mm_seq[mm]) + 1) % 256
+    s.cost[COST_TLB_FLUSHES] += 1
+    mmap_write_unlock(s, mm)
+    mmap_write_unlock(s, child)
+    s.t_result[t] = OK
+    return steps.IDLE

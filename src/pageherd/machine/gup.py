@@ -1,0 +1,265 @@
+"""get_user_pages and pin_user_pages, fast and slow, and the calls that copy and let go at once.
+
+`t_mm` is the process whose memory is taken, `t_home` the one that asks, `t_foll` the FOLL_ flags
+(which the kernel's rules chose for the user-space call), `t_ref` the reference to be filled; a
+`t_ref` of NO_REF stands for a transient reference (process_vm_readv and its relatives).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pageherd.machine import steps
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.questions import BREAK_COW, FORCE, FORK_SEQ, TAKE, UNSHARE, ZERO_PIN
+from pageherd.machine.state import (
+    FAULT_UNSHARE,
+    FAULT_WRITE,
+    FOLL_BREAK_COW,
+    FOLL_COW,
+    FOLL_FAST,
+    FOLL_FORCE,
+    FOLL_GET,
+    FOLL_LONGTERM,
+    FOLL_PIN,
+    FOLL_WRITE,
+    HOLD_FRAME,
+    HOLD_PIN,
+    LIVE,
+    OK,
+    PG_DIRTY,
+    PTE_PRESENT,
+    PTE_WRITE,
+    SEGV,
+    VM_MAPPED,
+    VM_READ,
+    VM_WRITE,
+    ZERO_FRAME,
+    ask,
+    free_if_unused,
+    is_anon,
+    mmap_read_lock,
+    mmap_read_unlock,
+    page_count,
+    page_pin_add,
+    page_ref_add,
+    pte_of,
+    pte_same,
+    ptl_taken,
+    put_page,
+    remember_pte,
+    set_flag,
+    unhold,
+)
+from pageherd.machine.watch import note_store
+
+NO_REF: Final = 255
+
+
+@helper
+def may_gup(s: State, t: int, mm: int, page: int) -> bool:
+    """check_vma_flags(): FOLL_FORCE overrides the protection, not the absence, of a mapping."""
+    vma, foll = int(s.vma[mm, page]), int(s.t_foll[t])
+    if s.mm_state[mm] != LIVE or (vma & VM_MAPPED) == 0:
+        return False
+    wanted = VM_WRITE if foll & FOLL_WRITE else VM_READ
+    return (vma & wanted) != 0 or (foll & FOLL_FORCE) != 0
+
+
+@helper
+def grab(s: State, t: int, k: KernelRecord, frame: int) -> None:
+    """try_grab_page(): a reference, or a pin; the path holds it until the call is over.
+
+    Whether a FOLL_PIN of the zero page counts at all is a rule (c8070b787519, v6.5).
+    """
+    s.t_frame[t] = frame
+    if int(s.t_foll[t]) & FOLL_PIN:
+        if is_anon(frame) or ask(s, t, k, ZERO_PIN, frame):
+            page_pin_add(s, frame, 1)
+            s.t_held[t] = int(s.t_held[t]) | HOLD_PIN
+    else:
+        page_ref_add(s, frame, 1)
+        s.t_held[t] = int(s.t_held[t]) | HOLD_FRAME
+
+
+@helper
+def ungrab(s: State, t: int) -> None:
+    """gup_put_folio(): undo `grab`."""
+    frame = int(s.t_frame[t])
+    if int(s.t_held[t]) & HOLD_PIN:
+        unhold(s, t, HOLD_PIN)
+        page_pin_add(s, frame, -1)
+        free_if_unused(s, frame)
+    elif int(s.t_held[t]) & HOLD_FRAME:
+        unhold(s, t, HOLD_FRAME)
+        put_page(s, frame)
+
+
+@step(steps.GUP)
+def gup(s: State, t: int, k: KernelRecord) -> int:
+    """The call: has_pinned is set before the walk, and never cleared (008cfe4418b3, v5.9)."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not may_gup(s, t, mm, page):
+        s.t_result[t] = SEGV
+        return steps.IDLE
+    if int(s.t_foll[t]) & FOLL_PIN:
+        s.mm_has_pinned[mm] = 1
+    return steps.GUP_FAST_SEQ if int(s.t_foll[t]) & FOLL_FAST else steps.GUP_SLOW
+
+
+# -- gup-fast: no locks, every step may be overtaken -----------------------------------------------
+
+
+@step(steps.GUP_FAST_SEQ)
+def gup_fast_seq(s: State, t: int, k: KernelRecord) -> int:
+    """internal_get_user_pages_fast(): for a pin, read write_protect_seq; odd means fork is at work."""
+    seq = int(s.mm_seq[int(s.t_mm[t])])
+    s.t_seq[t] = seq
+    if int(s.t_foll[t]) & FOLL_PIN and ask(s, t, k, FORK_SEQ, 0) and seq % 2 == 1:
+        return steps.GUP_SLOW
+    return steps.GUP_FAST_PTE
+
+
+@step(steps.GUP_FAST_PTE)
+def gup_fast_pte(s: State, t: int, k: KernelRecord) -> int:
+    """gup_pte_range(): read the entry; not present, special or not writable enough goes slow."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    remember_pte(s, t, mm, page)
+    pte, frame = int(s.t_pte[t]), int(s.t_pte_to[t])
+    if (pte & PTE_PRESENT) == 0 or frame == ZERO_FRAME:
+        return steps.GUP_SLOW
+    if (pte & PTE_WRITE) == 0:
+        if int(s.t_foll[t]) & FOLL_WRITE or ask(s, t, k, UNSHARE, frame) == BREAK_COW:
+            return steps.GUP_SLOW
+    return steps.GUP_FAST_GRAB
+
+
+@step(steps.GUP_FAST_GRAB)
+def gup_fast_grab(s: State, t: int, k: KernelRecord) -> int:
+    """try_grab_folio(): the page may be free by now, or be another one already."""
+    frame = int(s.t_pte_to[t])
+    if page_count(s, frame) == 0:
+        return steps.GUP_SLOW
+    grab(s, t, k, frame)
+    return steps.GUP_FAST_RECHECK
+
+
+@step(steps.GUP_FAST_RECHECK)
+def gup_fast_recheck(s: State, t: int, k: KernelRecord) -> int:
+    """Read the entry again: changed means undo and go slow."""
+    if pte_same(s, t, int(s.t_mm[t]), int(s.t_page[t])):
+        return steps.GUP_FAST_UNSHARE
+    ungrab(s, t)
+    return steps.GUP_SLOW
+
+
+@step(steps.GUP_FAST_UNSHARE)
+def gup_fast_unshare(s: State, t: int, k: KernelRecord) -> int:
+    """gup_must_unshare(): a read-only entry whose page must be unshared first goes slow."""
+    if (int(s.t_pte[t]) & PTE_WRITE) == 0 and ask(s, t, k, UNSHARE, int(s.t_frame[t])) != TAKE:
+        ungrab(s, t)
+        return steps.GUP_SLOW
+    return steps.GUP_FAST_END
+
+
+@step(steps.GUP_FAST_END)
+def gup_fast_end(s: State, t: int, k: KernelRecord) -> int:
+    """A pin that raced with fork is given back (57efa1fe5957, v5.11)."""
+    if int(s.t_foll[t]) & FOLL_PIN and ask(s, t, k, FORK_SEQ, 0):
+        if s.mm_seq[int(s.t_mm[t])] != s.t_seq[t]:
+            ungrab(s, t)
+            return steps.GUP_SLOW
+    return steps.GUP_DONE
+
+
+# -- the slow path ---------------------------------------------------------------------------------
+
+
+@helper
+def fault_in(s: State, t: int, flags: int) -> int:
+    """faultin_page(): handle the fault, then look again."""
+    s.t_fault[t] = flags
+    s.t_return[t] = steps.GUP_SLOW
+    return steps.FAULT
+
+
+@step(steps.GUP_SLOW)
+def gup_slow(s: State, t: int, k: KernelRecord) -> int:
+    """follow_page_pte(): under the page-table lock, take the page or say what fault is needed."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    s.t_fault[t] = 0
+    foll = int(s.t_foll[t])
+    pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if not may_gup(s, t, mm, page):
+        mmap_read_unlock(s, t, mm)
+        s.t_result[t] = SEGV
+        return steps.IDLE
+    if (foll & (FOLL_WRITE | FOLL_BREAK_COW)) == 0:
+        need = TAKE if pte & PTE_WRITE else ask(s, t, k, UNSHARE, frame)
+        if need == BREAK_COW:
+            s.t_foll[t] = foll | FOLL_BREAK_COW
+            return steps.GUP_SLOW
+        if (pte & PTE_PRESENT) == 0:
+            return fault_in(s, t, 0)
+        if need != TAKE:
+            return fault_in(s, t, FAULT_UNSHARE)
+    else:
+        if (pte & PTE_PRESENT) == 0:
+            return fault_in(s, t, FAULT_WRITE)
+        if (pte & PTE_WRITE) == 0 and not ask(s, t, k, FORCE, frame):
+            return fault_in(s, t, FAULT_WRITE)
+    remember_pte(s, t, mm, page)
+    grab(s, t, k, frame)
+    return steps.GUP_DONE
+
+
+@step(steps.GUP_DONE)
+def gup_done(s: State, t: int, k: KernelRecord) -> int:
+    """The reference is the caller's: attach it to the page it was taken through.
+
+    The zero page is followed by long-term pins only (design of 84209e87c696, v6.2).
+    """
+    mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
+    foll = int(s.t_foll[t]) & (255 - FOLL_COW - FOLL_BREAK_COW)
+    mmap_read_unlock(s, t, mm)
+    if s.t_ref[t] == NO_REF:
+        return steps.GUP_REMOTE_COPY
+    ref = int(s.t_ref[t])
+    unhold(s, t, HOLD_FRAME | HOLD_PIN)
+    s.ref_frame[ref] = frame + 1
+    s.ref_times[ref] = 1
+    s.ref_flags[ref] = foll
+    s.ref_mm[ref] = mm
+    s.ref_state[ref] = 0
+    s.ref_page[ref] = page + 1 if is_anon(frame) or foll & FOLL_LONGTERM else 0
+    s.t_result[t] = OK
+    return steps.IDLE
+
+
+@step(steps.GUP_REMOTE_COPY)
+def gup_remote_copy(s: State, t: int, k: KernelRecord) -> int:
+    """copy_to/from_user_page() on behalf of the process whose memory it is, then let go."""
+    mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
+    if int(s.t_foll[t]) & FOLL_WRITE:
+        s.content[frame] = s.t_value[t]
+        s.want[mm, page] = s.t_value[t]
+        note_store(s, mm, frame, int(s.t_value[t]), False)
+        set_flag(s, frame, PG_DIRTY)
+        s.t_result[t] = OK
+    else:
+        s.t_result[t] = s.content[frame]
+    ungrab(s, t)
+    return steps.IDLE
+
+
+FLAG_WORDS: Final = {
+    "write": FOLL_WRITE,
+    "force": FOLL_FORCE,
+    "longterm": FOLL_LONGTERM,
+    "fast": FOLL_FAST,
+    "get": FOLL_GET,
+    "pin": FOLL_PIN,
+}

@@ -1,0 +1,168 @@
+"""The state of the machine: one NumPy structured record of fixed-shape arrays.
+
+A *layout* fixes the sizes.  `TEST` holds every test of the library, `SIMULATE` millions of frames;
+the same step functions are compiled once for each.  What follows `FIRST_COST` are running totals
+(copies, atomics, rmap steps, ...): they never decide anything and take no part in comparing states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+State: TypeAlias = Any
+"""One record of `dtype(layout)`: `s.refcount[frame]`, `s.pte[mm, page]`, `s.t_pc[thread]`, ..."""
+
+States: TypeAlias = npt.NDArray[Any]
+"""An array of state records; compiled drivers take the array and an index."""
+
+COSTS: Final = (
+    "faults",
+    "copies",
+    "atomics",
+    "rmap_steps",
+    "tlb_flushes",
+    "reads",
+    "writes",
+)
+"""Running totals, in the order of the field `cost`."""
+
+FIRST_COST: Final = "cost"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Sizes of one layout; `index` is the dtype that holds frame, slot and page numbers."""
+
+    name: str
+    mms: int
+    pages: int
+    threads: int
+    frames: int
+    slots: int
+    refs: int
+    registers: int
+    index: str = "i2"
+    free_list: bool = False
+
+
+TEST: Final = Layout(
+    "test", mms=6, pages=8, threads=9, frames=48, slots=8, refs=8, registers=16
+)
+
+
+def simulate_layout(pages: int, mms: int = 4) -> Layout:
+    """A layout for workloads: `pages` virtual pages in each of `mms` processes, as many frames."""
+    return Layout(
+        f"simulate-{pages}x{mms}",
+        mms=mms,
+        pages=pages,
+        threads=mms + 1,
+        frames=pages * mms // 2 + 2,
+        slots=pages,
+        refs=64,
+        registers=16,
+        index="i4",
+        free_list=True,
+    )
+
+
+@cache
+def dtype(layout: Layout) -> np.dtype[Any]:
+    """The structured dtype of `layout`, fields in order: machine, threads, ghosts, observations."""
+    per_mm = (layout.mms,)
+    per_page = (layout.mms, layout.pages)
+    per_frame = (layout.frames,)
+    per_slot = (layout.slots,)
+    per_ref = (layout.refs,)
+    per_thread = (layout.threads,)
+    index = layout.index
+    fields: list[tuple[Any, ...]] = [
+        # how much of the layout is in use, and the swap device
+        ("nr_mms", "i2"),
+        ("nr_pages", "i4"),
+        ("nr_frames", "i4"),
+        ("nr_slots", "i4"),
+        ("swap_kind", "u1"),
+        ("swap_stable_writes", "u1"),
+        ("batch_limit", "u1"),
+        ("moved", "u1"),
+        ("free_head", index),
+        # processes
+        ("mm_state", "u1", per_mm),
+        ("mm_has_pinned", "u1", per_mm),
+        ("mm_seq", "u1", per_mm),
+        ("mm_writer", "u1", per_mm),
+        ("mm_readers", "u1", per_mm),
+        ("mm_ptl", "u1", per_mm),
+        # mappings and page tables
+        ("vma", "u1", per_page),
+        ("pte", "u1", per_page),
+        ("pte_to", index, per_page),
+        # frames
+        ("refcount", "i2", per_frame),
+        ("pincount", "i2", per_frame),
+        ("mapcount", "i2", per_frame),
+        ("page_flags", "u1", per_frame),
+        ("frame_lock", "u1", per_frame),
+        ("frame_batch", "u1", per_frame),
+        ("frame_slot", index, per_frame),
+        ("frame_index", index, per_frame),
+        ("content", "i4", per_frame),
+        ("free_next", index, (layout.frames if layout.free_list else 1,)),
+        # swap slots
+        ("swap_count", "i2", per_slot),
+        ("slot_frame", index, per_slot),
+        ("slot_claim", "u1", per_slot),
+        ("slot_content", "i4", per_slot),
+        # references and pins
+        ("ref_frame", index, per_ref),
+        ("ref_times", "i2", per_ref),
+        ("ref_flags", "u1", per_ref),
+        ("ref_mm", "u1", per_ref),
+        ("ref_page", index, per_ref),
+        ("ref_state", "u1", per_ref),
+        # threads: program counter, the mm they work on, and the registers of the running path
+        ("t_pc", "i2", per_thread),
+        ("t_return", "i2", per_thread),
+        ("t_register", "u1", per_thread),
+        ("t_home", "u1", per_thread),
+        ("t_cpu", "u1", per_thread),
+        ("t_mm", "u1", per_thread),
+        ("t_page", index, per_thread),
+        ("t_other", index, per_thread),
+        ("t_fault", "u1", per_thread),
+        ("t_foll", "u1", per_thread),
+        ("t_frame", index, per_thread),
+        ("t_new", index, per_thread),
+        ("t_held", "u1", per_thread),
+        ("t_pte", "u1", per_thread),
+        ("t_pte_to", index, per_thread),
+        ("t_seq", "u1", per_thread),
+        ("t_ref", "u1", per_thread),
+        ("t_value", "i4", per_thread),
+        ("t_result", "i4", per_thread),
+        # what user space is promised: the value each page must show
+        ("want", "i4", per_page),
+        # the model's own alarms
+        ("broke", "i4"),
+        ("alarm", "i4"),
+        # observations of a test: registers, the copies made, and how far the program has run
+        ("reg", "i4", (layout.registers,)),
+        ("copies", "i2"),
+        ("group", "i2"),
+        ("done", "i8"),
+        (FIRST_COST, "i8", (len(COSTS),)),
+    ]
+    return np.dtype(fields, align=True)
+
+
+def words_compared(layout: Layout) -> int:
+    """Bytes of a record that identify a state: everything before the running totals."""
+    fields = dtype(layout).fields
+    assert fields is not None
+    return int(fields[FIRST_COST][1])

@@ -1,0 +1,33 @@
+"""What user space can read about its own pages."""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.jit import KernelRecord, step
+from pageherd.machine.layout import State
+from pageherd.machine.state import (
+    ABSENT,
+    PRESENT,
+    PTE_PRESENT,
+    PTE_SWAP,
+    SWAPPED,
+    ZEROED,
+    is_anon,
+    pte_of,
+)
+
+
+@step(steps.PAGEMAP)
+def pagemap(s: State, t: int, k: KernelRecord) -> int:
+    """/proc/PID/pagemap bits 62 and 63; PAGEMAP_SCAN tells the zero page apart (6.7+)."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    pte = pte_of(s, mm, page)
+    if pte & PTE_SWAP:
+        s.t_result[t] = SWAPPED
+    elif (pte & PTE_PRESENT) == 0:
+        s.t_result[t] = ABSENT
+    elif is_anon(int(s.pte_to[mm, page])):
+        s.t_result[t] = PRESENT
+    else:
+        s.t_result[t] = ZEROED
+    return steps.IDLE

@@ -1,0 +1,211 @@
+"""From a verb to the registers of the thread that will run it.
+
+An operation is plain data: where its path starts and what its registers hold.  Everything that is
+left open is an argument, so that an operation replays exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+from pageherd.machine import questions, steps
+from pageherd.machine.gup import FLAG_WORDS, NO_REF
+from pageherd.machine.state import (
+    FAULT_TOUCH,
+    FAULT_WRITE,
+    FOLL_GET,
+    VM_DONTCOPY,
+    VM_LOCKED,
+    VM_READ,
+    VM_WIPEONFORK,
+    VM_WRITE,
+)
+from pageherd.machine.zap import KEEP, TAKE_OVER, UNMAP
+
+NO_FRAME: Final = 0  # where the path's frame comes from
+FRAME_OF_PAGE: Final = 1
+FRAME_OF_REF: Final = 2
+
+NO_QUESTION: Final = -1
+NO_REGISTER: Final = 0
+
+DTYPE: Final = np.dtype(
+    [
+        (name, "i4")
+        for name in (
+            *("thread", "pc", "then", "mm", "page", "other", "fault", "foll", "question"),
+            *("ref", "value", "frame_from", "register", "maybe", "group", "bit", "needs"),
+        )
+    ]
+)
+"""`register` is one more than the register bound (0: none).
+
+A program runs group after group; inside a group an operation is ready when those in the bit set
+`needs` are done, and sets `bit` when it is done itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation by one thread; all fields are the numbers of the machine."""
+
+    pc: int
+    thread: int = 0
+    then: int = steps.IDLE
+    mm: int = 0
+    page: int = 0
+    other: int = 0
+    fault: int = 0
+    foll: int = 0
+    question: int = NO_QUESTION
+    ref: int = 0
+    value: int = 0
+    frame_from: int = NO_FRAME
+    register: int = NO_REGISTER
+    maybe: int = 0
+    group: int = 0
+    bit: int = 1
+    needs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """What the words of a step mean, in numbers of the machine."""
+
+    thread: int
+    mm: int  # the acting process, or the remote one
+    page: int = 0
+    to: int = 0  # second page, or the child
+    value: int = 0
+    ref: int = 0
+    flags: int = 0
+    frame_from: int = NO_FRAME
+    pages: int = 0  # pages of an address space
+
+
+Builder = Callable[[Operands], Operation]
+
+
+def _access(fault: int) -> Builder:
+    return lambda o: Operation(steps.ACCESS, mm=o.mm, page=o.page, fault=fault, value=o.value)
+
+
+def _zap(what: int, then: int = steps.IDLE) -> Builder:
+    return lambda o: Operation(
+        steps.ZAP, mm=o.mm, page=o.page, other=o.page + 1, value=what, then=then
+    )
+
+
+def _exit(o: Operands) -> Operation:
+    return Operation(steps.ZAP, mm=o.mm, other=o.pages, value=TAKE_OVER, then=steps.EXIT)
+
+
+def _madvise(on: int, off: int = 0) -> Builder:
+    return lambda o: Operation(steps.MADVISE, mm=o.mm, page=o.page, value=on | off << 8)
+
+
+def _mlock(o: Operands) -> Operation:
+    populate = FAULT_WRITE | FAULT_TOUCH
+    advised = _madvise(VM_LOCKED)(o)
+    return replace(advised, then=steps.ACCESS, fault=populate)
+
+
+def _take(question: int) -> Builder:
+    """A call that takes a reference; the kernel's rule chooses the FOLL_ flags."""
+    return lambda o: Operation(
+        steps.GUP, mm=o.mm, page=o.page, ref=o.ref, question=question, foll=o.flags
+    )
+
+
+def _get(o: Operands) -> Operation:
+    return Operation(steps.GUP, mm=o.mm, page=o.page, ref=o.ref, foll=FOLL_GET | o.flags)
+
+
+def _remote(question: int) -> Builder:
+    return lambda o: Operation(
+        steps.GUP, mm=o.mm, page=o.page, ref=NO_REF, question=question, value=o.value
+    )
+
+
+def _through(pc: int) -> Builder:
+    return lambda o: Operation(pc, mm=o.mm, ref=o.ref, value=o.value)
+
+
+def _on_page(pc: int) -> Builder:
+    return lambda o: Operation(
+        pc, mm=o.mm, page=o.page, other=o.to, value=o.value, ref=o.ref, frame_from=o.frame_from
+    )
+
+
+BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
+    {
+        "read": _access(0),
+        "write": _access(FAULT_WRITE),
+        "populate_read": _access(FAULT_TOUCH),
+        "populate_write": _access(FAULT_WRITE | FAULT_TOUCH),
+        "mmap": _zap(TAKE_OVER, steps.MMAP),
+        "munmap": _zap(UNMAP),
+        "dontneed": _zap(KEEP),
+        "exit": _exit,
+        "mprotect": _on_page(steps.MPROTECT),
+        "mremap": _on_page(steps.MREMAP),
+        "dontfork": _madvise(VM_DONTCOPY),
+        "dofork": _madvise(0, VM_DONTCOPY),
+        "wipeonfork": _madvise(VM_WIPEONFORK),
+        "mlock": _mlock,
+        "clear_soft_dirty": lambda o: Operation(steps.CLEAR_SOFT_DIRTY, mm=o.mm),
+        "pagemap": _on_page(steps.PAGEMAP),
+        "pageout": _on_page(steps.PAGEOUT),
+        "fork": _on_page(steps.FORK_START),
+        "vmsplice": _take(questions.FLAGS_VMSPLICE),
+        "send_zerocopy": _take(questions.FLAGS_SEND_ZEROCOPY),
+        "odirect_read": _take(questions.FLAGS_ODIRECT_READ),
+        "odirect_write": _take(questions.FLAGS_ODIRECT_WRITE),
+        "io_uring_register": _take(questions.FLAGS_IO_URING),
+        "rdma_register": _take(questions.FLAGS_RDMA),
+        "rdma_register_ro": _take(questions.FLAGS_RDMA_RO),
+        "vfio_map": _take(questions.FLAGS_VFIO),
+        "vfio_map_ro": _take(questions.FLAGS_VFIO_RO),
+        "get": _get,
+        "pin": _take(questions.FLAGS_RAW_PIN),
+        "read_ref": _through(steps.READ_REF),
+        "write_ref": _through(steps.WRITE_REF),
+        "tee": _through(steps.TEE),
+        "share": _through(steps.SHARE),
+        "release": _through(steps.RELEASE),
+        "process_vm_readv": _remote(questions.FLAGS_PROCESS_VM_READV),
+        "process_vm_writev": _remote(questions.FLAGS_PROCESS_VM_WRITEV),
+        "ptrace_peek": _remote(questions.FLAGS_PTRACE_PEEK),
+        "ptrace_poke": _remote(questions.FLAGS_PTRACE_POKE),
+        "reclaim": _on_page(steps.RECLAIM_ISOLATE),
+        "writeback": _on_page(steps.WRITEBACK_END),
+        "drain": lambda o: Operation(steps.DRAIN, value=o.value),
+        "swapoff": lambda o: Operation(steps.SWAPOFF),
+    }
+)
+
+PROTECTIONS: Final = MappingProxyType({"none": 0, "r": VM_READ, "rw": VM_READ | VM_WRITE})
+
+
+def flags_from_words(words: tuple[str, ...]) -> int:
+    """FOLL_ flags from words such as `write` and `longterm`."""
+    flags = 0
+    for word in words:
+        flags |= FLAG_WORDS[word]
+    return flags
+
+
+def build(verb: str, operands: Operands, *, register: int = NO_REGISTER) -> Operation:
+    """The operation that `verb` stands for; `register` is one more than the register bound."""
+    return replace(BUILDERS[verb](operands), thread=operands.thread, register=register)
+
+
+def encode(operations: list[Operation]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Operations as an array of `DTYPE`, one record each."""
+    names = DTYPE.names or ()
+    rows = [tuple(getattr(operation, name) for name in names) for operation in operations]
+    return np.array(rows, dtype=DTYPE)

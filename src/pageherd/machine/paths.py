@@ -1,0 +1,18 @@
+"""All kernel paths: importing this registers every step."""
+
+from pageherd.machine import (
+    access,
+    cow,
+    fault,
+    fork,
+    gup,
+    lru,
+    observe,
+    reclaim,
+    reference,
+    swapin,
+    vma,
+    zap,
+)
+
+PATHS = (access, fault, cow, swapin, fork, gup, reclaim, zap, vma, reference, lru, observe)

@@ -1,0 +1,167 @@
+"""The questions that the machine asks of the rules: its decision points.
+
+The machine knows only the question, who is asking and which answers make sense; the alternatives
+are in `pageherd.rules`, one file per question.  A question is asked with `ask(s, t, k, QUESTION,
+frame)`, and its answer is a small number.  Questions about the GUP flags of a user-space call have
+constant answers and are read with `k.rule[QUESTION]`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+# what a write fault does with the page it hit (REUSE)
+COPY: Final = 0
+REUSE_PAGE: Final = 1
+WAIT_FOR_LOCK: Final = 2
+# what GUP does with a page that user space may read (UNSHARE)
+TAKE: Final = 0
+UNSHARE_FIRST: Final = 1
+BREAK_COW: Final = 2
+# how swap-in maps the page (SWAPIN): bits
+MAP_READ_ONLY: Final = 0
+MAP_WRITABLE: Final = 1
+MAP_EXCLUSIVE: Final = 2
+# when swap-in frees the swap cache (SWAPIN_DROP): bits
+KEEP_CACHE: Final = 0
+DROP_BEFORE: Final = 1
+DROP_AFTER: Final = 2
+# what fork does with a present page (FORK)
+SHARE_PAGE: Final = 0
+COPY_EARLY: Final = 1
+# yes and no
+NO: Final = 0
+YES: Final = 1
+
+ANY_NUMBER: Final = -1
+
+REUSE: Final = 0
+UNSHARE_IN_PLACE: Final = 1
+SWAPIN: Final = 2
+SWAPIN_DROP: Final = 3
+SWAPIN_READ_MAPS_WRITABLE: Final = 4
+SWAP_BYPASS: Final = 5
+SWAP_EXCLUSIVE: Final = 6
+MARKS: Final = 7
+FORK: Final = 8
+FORK_SWAP: Final = 9
+FORK_SEQ: Final = 10
+UNSHARE: Final = 11
+FORCE: Final = 12
+ZERO_PIN: Final = 13
+PAGEOUT_SKIPS: Final = 14
+RECLAIM_SKIPS: Final = 15
+UNMAP_REFUSES: Final = 16
+STILL_MAPPED: Final = 17
+MPROTECT_UPGRADE: Final = 18
+SOFT_DIRTY_SKIPS: Final = 19
+COPY_DROPS_SWAP: Final = 20
+COUNT_ON_MAP: Final = 21
+COUNT_ON_UNMAP: Final = 22
+COUNT_BOUNDS: Final = 23
+ZAP_DRAINS: Final = 24
+READAHEAD_DRAINS: Final = 25
+FLAGS_VMSPLICE: Final = 26
+FLAGS_SEND_ZEROCOPY: Final = 27
+FLAGS_ODIRECT_READ: Final = 28
+FLAGS_ODIRECT_WRITE: Final = 29
+FLAGS_IO_URING: Final = 30
+FLAGS_RDMA: Final = 31
+FLAGS_RDMA_RO: Final = 32
+FLAGS_VFIO: Final = 33
+FLAGS_VFIO_RO: Final = 34
+FLAGS_PROCESS_VM_READV: Final = 35
+FLAGS_PROCESS_VM_WRITEV: Final = 36
+FLAGS_PTRACE_PEEK: Final = 37
+FLAGS_PTRACE_POKE: Final = 38
+FLAGS_RAW_PIN: Final = 39
+NR_QUESTIONS: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One slot that rules fill: its number, what is asked, and the numbers that are answers."""
+
+    number: int
+    asks: str
+    answers: tuple[str, ...]  # index is the answer; empty: any number that is not negative
+
+
+_YES_NO = ("no", "yes")
+
+QUESTIONS: Final = (
+    Question(
+        REUSE,
+        "may a write fault reuse the anonymous page it hit?",
+        ("copy", "reuse", "wait for the page lock"),
+    ),
+    Question(
+        UNSHARE_IN_PLACE,
+        "may an unshare fault leave the page where it is?",
+        ("copy", "leave it", "wait for the page lock"),
+    ),
+    Question(
+        SWAPIN,
+        "how does swap-in map the page?",
+        ("read-only", "writable", "read-only, exclusive", "writable, exclusive"),
+    ),
+    Question(
+        SWAPIN_DROP,
+        "when does swap-in try to free the swap cache?",
+        ("not", "before mapping", "after mapping", "before and after"),
+    ),
+    Question(
+        SWAPIN_READ_MAPS_WRITABLE,
+        "does a read fault on an exclusive swap entry map it writable?",
+        _YES_NO,
+    ),
+    Question(SWAP_BYPASS, "does swap-in from a synchronous device skip the swap cache?", _YES_NO),
+    Question(SWAP_EXCLUSIVE, "does a swap entry remember that the page was exclusive?", _YES_NO),
+    Question(MARKS, "are pages marked anon-exclusive?", _YES_NO),
+    Question(
+        FORK,
+        "what does fork do with a present anonymous page?",
+        ("share", "copy for the child"),
+    ),
+    Question(FORK_SWAP, "does fork clear the exclusive bit of swap entries?", _YES_NO),
+    Question(FORK_SEQ, "does gup-fast notice a fork (write_protect_seq)?", _YES_NO),
+    Question(
+        UNSHARE,
+        "what does GUP do before it takes a page for reading?",
+        ("take it", "unshare first", "break COW by a write fault"),
+    ),
+    Question(FORCE, "may a FOLL_FORCE write use this read-only entry?", _YES_NO),
+    Question(ZERO_PIN, "does a FOLL_PIN of the zero page count?", _YES_NO),
+    Question(PAGEOUT_SKIPS, "does MADV_PAGEOUT skip this page as shared?", _YES_NO),
+    Question(RECLAIM_SKIPS, "does reclaim skip this page as pinned?", _YES_NO),
+    Question(UNMAP_REFUSES, "does unmapping for reclaim refuse this page?", _YES_NO),
+    Question(STILL_MAPPED, "is the page still mapped after unmapping?", _YES_NO),
+    Question(MPROTECT_UPGRADE, "may mprotect map this page writable again?", _YES_NO),
+    Question(SOFT_DIRTY_SKIPS, "does clear_refs leave this page writable?", _YES_NO),
+    Question(COPY_DROPS_SWAP, "does a COW copy free the old page's idle swap slot?", _YES_NO),
+    Question(COUNT_ON_MAP, "the mapping counter after one more mapping", ()),
+    Question(COUNT_ON_UNMAP, "the mapping counter after one mapping less", ()),
+    Question(COUNT_BOUNDS, "the mappings the counter vouches for: lowest + 4096 * highest", ()),
+    Question(ZAP_DRAINS, "does unmapping drain this CPU's LRU batch?", _YES_NO),
+    Question(READAHEAD_DRAINS, "does swap readahead drain this CPU's LRU batch?", _YES_NO),
+    *(
+        Question(number, f"the GUP flags of {call}", ())
+        for number, call in (
+            (FLAGS_VMSPLICE, "vmsplice"),
+            (FLAGS_SEND_ZEROCOPY, "send(MSG_ZEROCOPY)"),
+            (FLAGS_ODIRECT_READ, "an O_DIRECT read"),
+            (FLAGS_ODIRECT_WRITE, "an O_DIRECT write"),
+            (FLAGS_IO_URING, "io_uring buffer registration"),
+            (FLAGS_RDMA, "RDMA registration for writing"),
+            (FLAGS_RDMA_RO, "RDMA registration for reading"),
+            (FLAGS_VFIO, "a VFIO mapping for writing"),
+            (FLAGS_VFIO_RO, "a VFIO mapping for reading"),
+            (FLAGS_PROCESS_VM_READV, "process_vm_readv"),
+            (FLAGS_PROCESS_VM_WRITEV, "process_vm_writev"),
+            (FLAGS_PTRACE_PEEK, "ptrace reading memory"),
+            (FLAGS_PTRACE_POKE, "ptrace writing memory"),
+            (FLAGS_RAW_PIN, "pin_user_pages itself"),
+        )
+    ),
+)

@@ -1,0 +1,266 @@
+"""Reclaim of one page: MADV_PAGEOUT and kswapd (shrink_page_list), write-back, and swapoff."""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.questions import (
+    PAGEOUT_SKIPS,
+    RECLAIM_SKIPS,
+    STILL_MAPPED,
+    SWAP_EXCLUSIVE,
+    UNMAP_REFUSES,
+)
+from pageherd.machine.state import (
+    BUSY,
+    COST_TLB_FLUSHES,
+    FULL,
+    HOLD_FRAME,
+    NONE,
+    OK,
+    PG_DIRTY,
+    PG_EXCLUSIVE,
+    PG_ISOLATED,
+    PG_LRU,
+    PG_WRITEBACK,
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    PTE_SWAP,
+    PTE_SWP_EXCLUSIVE,
+    SEGV,
+    SWAP_SLOW,
+    SWAP_ZRAM,
+    VM_LOCKED,
+    VM_MAPPED,
+    add_to_swap_cache,
+    alloc_frame,
+    alloc_slot,
+    ask,
+    clear_flag,
+    delete_from_swap_cache,
+    find_mapping,
+    has_flag,
+    hold_frame,
+    in_swap_cache,
+    is_anon,
+    is_exclusive,
+    lru_add_drain,
+    lru_cache_add,
+    page_add_rmap,
+    page_count,
+    page_ref_add,
+    page_remove_rmap,
+    pte_of,
+    ptl_taken,
+    put_page,
+    set_exclusive,
+    set_flag,
+    set_pte,
+    swap_count_add,
+    try_to_free_swap,
+    trylock_page,
+    unhold,
+    unlock_page,
+)
+
+
+@step(steps.PAGEOUT)
+def pageout(s: State, t: int, k: KernelRecord) -> int:
+    """madvise_cold_or_pageout_pte_range(): drains this CPU's batch and skips shared pages."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    s.t_result[t] = OK
+    if (int(s.vma[mm, page]) & VM_MAPPED) == 0 or int(s.vma[mm, page]) & VM_LOCKED:
+        s.t_result[t] = SEGV
+        return steps.IDLE
+    lru_add_drain(s, int(s.t_cpu[t]))
+    pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if (pte & PTE_PRESENT) == 0 or not is_anon(frame) or ask(s, t, k, PAGEOUT_SKIPS, frame):
+        return steps.IDLE
+    s.t_frame[t] = frame
+    return steps.RECLAIM_ISOLATE
+
+
+@step(steps.RECLAIM_ISOLATE)
+def reclaim_isolate(s: State, t: int, k: KernelRecord) -> int:
+    """isolate_lru_page(): takes the page, with a reference, off the LRU list."""
+    frame = int(s.t_frame[t])
+    if frame == NONE or not has_flag(s, frame, PG_LRU) or s.refcount[frame] == 0:
+        s.t_result[t] = BUSY
+        return steps.IDLE
+    clear_flag(s, frame, PG_LRU)
+    set_flag(s, frame, PG_ISOLATED)
+    hold_frame(s, t, frame)
+    return steps.RECLAIM_LOCK
+
+
+@step(steps.RECLAIM_LOCK)
+def reclaim_lock(s: State, t: int, k: KernelRecord) -> int:
+    """shrink_page_list(): busy pages and pages under write-back stay."""
+    frame = int(s.t_frame[t])
+    s.t_result[t] = BUSY
+    if not trylock_page(s, t, frame):
+        return steps.RECLAIM_PUTBACK
+    if has_flag(s, frame, PG_WRITEBACK):
+        return steps.RECLAIM_PUTBACK
+    return steps.RECLAIM_SWAP
+
+
+@step(steps.RECLAIM_SWAP)
+def reclaim_swap(s: State, t: int, k: KernelRecord) -> int:
+    """add_to_swap(): a slot and the swap cache, unless the page is pinned or swap is full."""
+    frame = int(s.t_frame[t])
+    if not in_swap_cache(s, frame):
+        if ask(s, t, k, RECLAIM_SKIPS, frame):
+            return steps.RECLAIM_PUTBACK
+        slot = alloc_slot(s)
+        if slot == NONE:
+            s.t_result[t] = FULL
+            return steps.RECLAIM_PUTBACK
+        add_to_swap_cache(s, frame, slot)
+        set_flag(s, frame, PG_DIRTY)
+    s.t_value[t] = 0  # where the rmap walk goes on
+    return steps.RECLAIM_UNMAP
+
+
+@step(steps.RECLAIM_UNMAP)
+def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
+    """try_to_unmap_one(): one mapping becomes a swap entry, under its page-table lock."""
+    frame = int(s.t_frame[t])
+    pages = int(s.nr_pages)
+    found = find_mapping(s, frame, int(s.t_value[t]) // pages, int(s.t_value[t]) % pages)
+    if found == NONE:
+        return steps.RECLAIM_CHECK
+    mm, page = found // pages, found % pages
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    s.t_value[t] = found + 1
+    if int(s.vma[mm, page]) & VM_LOCKED or ask(s, t, k, UNMAP_REFUSES, frame):
+        return steps.RECLAIM_CHECK  # the walk ends here
+    pte = pte_of(s, mm, page)
+    if pte & PTE_DIRTY:
+        set_flag(s, frame, PG_DIRTY)
+    slot = int(s.frame_slot[frame]) - 1
+    entry = PTE_SWAP | (pte & PTE_SOFT_DIRTY)
+    if is_exclusive(s, frame) and ask(s, t, k, SWAP_EXCLUSIVE, frame):
+        entry |= PTE_SWP_EXCLUSIVE
+    clear_flag(s, frame, PG_EXCLUSIVE)
+    s.cost[COST_TLB_FLUSHES] += 1
+    swap_count_add(s, slot, 1)
+    set_pte(s, mm, page, entry, slot)
+    page_remove_rmap(s, t, k, frame)
+    put_page(s, frame)
+    return steps.RECLAIM_UNMAP
+
+
+@step(steps.RECLAIM_CHECK)
+def reclaim_check(s: State, t: int, k: KernelRecord) -> int:
+    """shrink_page_list(): a page that is still mapped, or pinned by now, is activated again."""
+    frame = int(s.t_frame[t])
+    if ask(s, t, k, STILL_MAPPED, frame) or ask(s, t, k, RECLAIM_SKIPS, frame):
+        return steps.RECLAIM_PUTBACK
+    return steps.RECLAIM_WRITE
+
+
+@step(steps.RECLAIM_WRITE)
+def reclaim_write(s: State, t: int, k: KernelRecord) -> int:
+    """pageout(): a dirty page is written to its slot; a synchronous device is done at once."""
+    frame = int(s.t_frame[t])
+    s.t_result[t] = OK
+    if not has_flag(s, frame, PG_DIRTY):
+        return steps.RECLAIM_REMOVE
+    clear_flag(s, frame, PG_DIRTY)
+    s.slot_content[int(s.frame_slot[frame]) - 1] = s.content[frame]
+    if s.swap_kind == SWAP_ZRAM:
+        return steps.RECLAIM_REMOVE
+    if s.swap_kind == SWAP_SLOW:
+        set_flag(s, frame, PG_WRITEBACK)
+    return steps.RECLAIM_PUTBACK
+
+
+@step(steps.RECLAIM_REMOVE)
+def reclaim_remove(s: State, t: int, k: KernelRecord) -> int:
+    """__remove_mapping(): only the isolation's and the cache's references may be left.
+
+    The refcount is frozen first and the dirty flag tested second, so that a GUP user who dirties
+    the page and then puts it is not lost.
+    """
+    frame = int(s.t_frame[t])
+    if page_count(s, frame) != 2 or has_flag(s, frame, PG_DIRTY):
+        s.t_result[t] = BUSY
+        return steps.RECLAIM_PUTBACK
+    delete_from_swap_cache(s, frame)
+    return steps.RECLAIM_PUTBACK
+
+
+@step(steps.RECLAIM_PUTBACK)
+def reclaim_putback(s: State, t: int, k: KernelRecord) -> int:
+    """putback_lru_page(): back to the list, unlocked; the last reference frees it."""
+    frame = int(s.t_frame[t])
+    if s.frame_lock[frame] == t + 1:
+        unlock_page(s, frame)
+    clear_flag(s, frame, PG_ISOLATED)
+    set_flag(s, frame, PG_LRU)
+    unhold(s, t, HOLD_FRAME)
+    put_page(s, frame)
+    return steps.IDLE
+
+
+@step(steps.WRITEBACK_END)
+def writeback_end(s: State, t: int, k: KernelRecord) -> int:
+    """end_page_writeback(): the slot holds what the page held when the device read it."""
+    frame = int(s.t_frame[t])
+    s.t_result[t] = BUSY
+    if frame != NONE and has_flag(s, frame, PG_WRITEBACK):
+        clear_flag(s, frame, PG_WRITEBACK)
+        s.t_result[t] = OK
+    return steps.IDLE
+
+
+@helper
+def unuse_pte(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> None:
+    """unuse_pte(): map the page read-only; an exclusive entry makes an exclusive page."""
+    pte = pte_of(s, mm, page)
+    if pte & PTE_SWP_EXCLUSIVE:
+        set_exclusive(s, k, frame)
+    page_add_rmap(s, t, k, frame, page)
+    set_pte(s, mm, page, PTE_PRESENT | (pte & PTE_SOFT_DIRTY), frame)
+
+
+@step(steps.SWAPOFF)
+def swapoff(s: State, t: int, k: KernelRecord) -> int:
+    """try_to_unuse(): each entry is mapped again, each slot's page leaves the swap cache.
+
+    One entry per step.  The page is read into the swap cache first if it is not there.
+    """
+    pages = int(s.nr_pages)
+    at = int(s.t_value[t])
+    if at >= int(s.nr_mms) * pages:
+        s.swap_kind = 0
+        s.t_result[t] = OK
+        return steps.IDLE
+    mm, page = at // pages, at % pages
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    pte = pte_of(s, mm, page)
+    if (pte & PTE_SWAP) == 0:
+        s.t_value[t] = at + 1
+        return steps.SWAPOFF
+    slot = int(s.pte_to[mm, page])
+    frame = int(s.slot_frame[slot]) - 1
+    if frame == NONE:
+        frame = alloc_frame(s)  # this reference becomes the mapping's
+        s.content[frame] = s.slot_content[slot]
+        lru_cache_add(s, t, frame)
+        add_to_swap_cache(s, frame, slot)
+    else:
+        clear_flag(s, frame, PG_WRITEBACK)  # swapoff waits for write-back
+        page_ref_add(s, frame, 1)
+    unuse_pte(s, t, k, mm, page, frame)
+    swap_count_add(s, slot, -1)
+    try_to_free_swap(s, frame)
+    s.t_value[t] = at + 1
+    return steps.SWAPOFF

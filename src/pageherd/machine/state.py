@@ -1,0 +1,529 @@
+"""Words for the state, and the small things that every kernel path does to it.
+
+Functions here read like the kernel helpers they are named after.  Unless a line says otherwise
+the kernel facts are the same in every kernel of the table (v4.19 to 7.3).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pageherd.machine.jit import (
+    ALARM_NO_FRAME,
+    ALARM_WRAPPED,
+    KernelRecord,
+    helper,
+    invoke_rule,
+)
+from pageherd.machine.layout import State
+from pageherd.machine.questions import COUNT_ON_MAP, COUNT_ON_UNMAP, MARKS, STILL_MAPPED
+
+NONE: Final = -1
+ZERO_FRAME: Final = 0  # the shared zero page; never counted as mapped, never freed
+COUNT_MAX: Final = 32767
+NR_CPUS: Final = 4
+PIN_BIAS: Final = 1024  # GUP_PIN_COUNTING_BIAS, include/linux/mm.h
+
+# mm_state
+UNUSED: Final = 0
+LIVE: Final = 1
+DEAD: Final = 2
+
+# vma: one byte per page, since every page may have its own VMA
+VM_MAPPED: Final = 1
+VM_READ: Final = 2
+VM_WRITE: Final = 4
+VM_DONTCOPY: Final = 8
+VM_WIPEONFORK: Final = 16
+VM_SOFTDIRTY: Final = 32  # set: writes are not tracked
+VM_LOCKED: Final = 64
+
+# pte
+PTE_PRESENT: Final = 1
+PTE_SWAP: Final = 2
+PTE_WRITE: Final = 4
+PTE_DIRTY: Final = 8
+PTE_SOFT_DIRTY: Final = 16
+PTE_SWP_EXCLUSIVE: Final = 32
+
+# flags of a frame
+PG_EXCLUSIVE: Final = 1  # PageAnonExclusive
+PG_DIRTY: Final = 2
+PG_WRITEBACK: Final = 4
+PG_LRU: Final = 8
+PG_ISOLATED: Final = 16
+
+# t_fault
+FAULT_WRITE: Final = 1
+FAULT_UNSHARE: Final = 2
+FAULT_TOUCH: Final = 4  # populate: fault, but store nothing
+
+# t_foll and ref_flags
+FOLL_GET: Final = 1
+FOLL_PIN: Final = 2
+FOLL_WRITE: Final = 4
+FOLL_FORCE: Final = 8
+FOLL_LONGTERM: Final = 16
+FOLL_FAST: Final = 32  # get_user_pages_fast and its relatives are tried first
+FOLL_COW: Final = 64  # a write fault has broken COW (until 6.0)
+FOLL_BREAK_COW: Final = 128  # 17839856fd58: the read was turned into a write
+
+# ref_state
+REF_FORKED: Final = 1  # a fork shared the page under a FOLL_GET write reference
+REF_SHARED: Final = 2  # handed over knowingly
+
+# t_held: what t_frame and t_new stand for in the counts
+HOLD_FRAME: Final = 1
+HOLD_NEW: Final = 2
+HOLD_PIN: Final = 4
+HOLD_MMAP: Final = 8  # mmap_lock for reading
+
+# swap_kind
+SWAP_NONE: Final = 0
+SWAP_DISK: Final = 1  # write-back finishes before the next operation
+SWAP_SLOW: Final = 2  # write-back finishes when the test says so
+SWAP_ZRAM: Final = 3  # synchronous: SWP_SYNCHRONOUS_IO
+
+# results of operations, and states of a page; values are 0..65535
+OK: Final = -1
+SEGV: Final = -2
+BUSY: Final = -3
+FULL: Final = -4
+ABSENT: Final = -5
+ZEROED: Final = -6
+PRESENT: Final = -7
+SWAPPED: Final = -8
+UNBOUND: Final = -9
+
+# running totals: places in `cost`
+COST_FAULTS: Final = 0
+COST_COPIES: Final = 1
+COST_ATOMICS: Final = 2
+COST_RMAP_STEPS: Final = 3
+COST_TLB_FLUSHES: Final = 4
+COST_READS: Final = 5
+COST_WRITES: Final = 6
+
+
+@helper
+def ask(s: State, t: int, k: KernelRecord, question: int, frame: int) -> int:
+    """Put a question to the kernel's rules, and remember that it was asked."""
+    k.asked[question] += 1
+    answer = invoke_rule(k.rule[question], s, t, k, frame)
+    k.answer[question] = answer
+    return answer
+
+
+# -- counts -------------------------------------------------------------------------------------
+
+
+@helper
+def page_ref_add(s: State, frame: int, n: int) -> None:
+    """Change the refcount by `n`; an impossible count raises the alarm instead of wrapping."""
+    count = int(s.refcount[frame]) + n
+    if count < 0 or count > COUNT_MAX:
+        s.alarm = ALARM_WRAPPED
+        return
+    s.refcount[frame] = count
+    s.cost[COST_ATOMICS] += 1
+
+
+@helper
+def page_pin_add(s: State, frame: int, n: int) -> None:
+    """Change the pins by `n`; the kernel's bias is applied where the count is tested."""
+    count = int(s.pincount[frame]) + n
+    if count < 0 or count > COUNT_MAX:
+        s.alarm = ALARM_WRAPPED
+        return
+    s.pincount[frame] = count
+    s.cost[COST_ATOMICS] += 1
+
+
+@helper
+def page_count(s: State, frame: int) -> int:
+    """_refcount as the kernel reads it: pins weigh GUP_PIN_COUNTING_BIAS each."""
+    return int(s.refcount[frame]) + PIN_BIAS * int(s.pincount[frame])
+
+
+@helper
+def page_maybe_dma_pinned(s: State, frame: int) -> bool:
+    """page_maybe_dma_pinned() of a small page: 1024 ordinary references look like a pin."""
+    return page_count(s, frame) >= PIN_BIAS
+
+
+@helper
+def is_anon(frame: int) -> bool:
+    """PageAnon(): every frame but the zero page."""
+    return frame != ZERO_FRAME
+
+
+@helper
+def is_exclusive(s: State, frame: int) -> bool:
+    """PageAnonExclusive()."""
+    return (int(s.page_flags[frame]) & PG_EXCLUSIVE) != 0
+
+
+@helper
+def set_flag(s: State, frame: int, flag: int) -> None:
+    s.page_flags[frame] = int(s.page_flags[frame]) | flag
+
+
+@helper
+def clear_flag(s: State, frame: int, flag: int) -> None:
+    s.page_flags[frame] = int(s.page_flags[frame]) & (255 - flag)
+
+
+@helper
+def has_flag(s: State, frame: int, flag: int) -> bool:
+    return (int(s.page_flags[frame]) & flag) != 0
+
+
+@helper
+def set_exclusive(s: State, k: KernelRecord, frame: int) -> None:
+    """SetPageAnonExclusive(), in kernels that have the mark (6c287605fd56, v5.19)."""
+    if k.rule[MARKS] != 0:
+        set_flag(s, frame, PG_EXCLUSIVE)
+
+
+@helper
+def in_swap_cache(s: State, frame: int) -> bool:
+    """PageSwapCache()."""
+    return int(s.frame_slot[frame]) != 0
+
+
+# -- frames -------------------------------------------------------------------------------------
+
+
+@helper
+def alloc_frame(s: State) -> int:
+    """A free frame, zeroed, with one reference; NONE (and an alarm) when there is none.
+
+    The lowest free frame, so that equal states stay equal; a free list in layouts that have one.
+    """
+    frame = NONE
+    if s.free_next.shape[0] > 1:
+        frame = int(s.free_head)
+        if frame != 0:
+            s.free_head = s.free_next[frame]
+        else:
+            frame = NONE
+    else:
+        for candidate in range(1, s.nr_frames):
+            if s.refcount[candidate] == 0 and s.pincount[candidate] == 0:
+                frame = candidate
+                break
+    if frame == NONE:
+        s.alarm = ALARM_NO_FRAME
+        return NONE
+    s.refcount[frame] = 1
+    return frame
+
+
+@helper
+def put_page(s: State, frame: int) -> None:
+    """Drop one reference; the last one frees the frame."""
+    page_ref_add(s, frame, -1)
+    free_if_unused(s, frame)
+
+
+@helper
+def free_if_unused(s: State, frame: int) -> None:
+    """free_unref_page(), once neither references nor pins are left."""
+    if frame == ZERO_FRAME or s.refcount[frame] != 0 or s.pincount[frame] != 0:
+        return
+    s.mapcount[frame] = 0
+    s.page_flags[frame] = 0
+    s.frame_lock[frame] = 0
+    s.frame_batch[frame] = 0
+    s.frame_slot[frame] = 0
+    s.frame_index[frame] = 0
+    s.content[frame] = 0
+    if s.free_next.shape[0] > 1:
+        s.free_next[frame] = s.free_head
+        s.free_head = frame
+
+
+# -- locks --------------------------------------------------------------------------------------
+
+
+@helper
+def ptl_taken(s: State, t: int, mm: int) -> bool:
+    """Whether another thread holds the page-table lock of `mm` across steps."""
+    holder = int(s.mm_ptl[mm])
+    return holder != 0 and holder != t + 1
+
+
+@helper
+def trylock_page(s: State, t: int, frame: int) -> bool:
+    """trylock_page()."""
+    if s.frame_lock[frame] != 0:
+        return False
+    s.frame_lock[frame] = t + 1
+    return True
+
+
+@helper
+def unlock_page(s: State, frame: int) -> None:
+    s.frame_lock[frame] = 0
+
+
+@helper
+def locked_by_other(s: State, t: int, frame: int) -> bool:
+    holder = int(s.frame_lock[frame])
+    return holder != 0 and holder != t + 1
+
+
+@helper
+def mmap_read_lock(s: State, t: int, mm: int) -> bool:
+    """mmap_lock for reading, kept until `mmap_read_unlock`; false while a writer has it."""
+    if int(s.t_held[t]) & HOLD_MMAP:
+        return True
+    if s.mm_writer[mm] != 0:
+        return False
+    s.mm_readers[mm] += 1
+    s.t_held[t] = int(s.t_held[t]) | HOLD_MMAP
+    return True
+
+
+@helper
+def mmap_read_unlock(s: State, t: int, mm: int) -> None:
+    if int(s.t_held[t]) & HOLD_MMAP:
+        s.mm_readers[mm] -= 1
+        s.t_held[t] = int(s.t_held[t]) & (255 - HOLD_MMAP)
+
+
+@helper
+def mmap_write_lock(s: State, t: int, mm: int) -> bool:
+    """mmap_lock for writing; false while anyone else has it."""
+    if s.mm_writer[mm] == t + 1:
+        return True
+    if s.mm_writer[mm] != 0 or s.mm_readers[mm] != 0:
+        return False
+    s.mm_writer[mm] = t + 1
+    return True
+
+
+@helper
+def mmap_write_unlock(s: State, mm: int) -> None:
+    s.mm_writer[mm] = 0
+
+
+# -- mappings -----------------------------------------------------------------------------------
+
+
+@helper
+def page_add_rmap(s: State, t: int, k: KernelRecord, frame: int, page: int) -> None:
+    """page_add_anon_rmap(): the mapping counter goes up as the kernel's way of counting says."""
+    if s.mapcount[frame] == 0:
+        s.frame_index[frame] = page
+    count = invoke_rule(k.rule[COUNT_ON_MAP], s, t, k, frame)
+    if count < 0 or count > COUNT_MAX:
+        s.alarm = ALARM_WRAPPED
+        return
+    s.mapcount[frame] = count
+    s.cost[COST_ATOMICS] += 1
+
+
+@helper
+def page_remove_rmap(s: State, t: int, k: KernelRecord, frame: int) -> None:
+    """page_remove_rmap()."""
+    count = invoke_rule(k.rule[COUNT_ON_UNMAP], s, t, k, frame)
+    if count < 0 or count > COUNT_MAX:
+        s.alarm = ALARM_WRAPPED
+        return
+    s.mapcount[frame] = count
+    s.cost[COST_ATOMICS] += 1
+
+
+@helper
+def maps_here(s: State, mm: int, page: int, frame: int) -> bool:
+    """Whether `page` of `mm` maps `frame`."""
+    return (int(s.pte[mm, page]) & PTE_PRESENT) != 0 and s.pte_to[mm, page] == frame
+
+
+@helper
+def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
+    """The first mapping of `frame` at or after (from_mm, from_page), as mm * nr_pages + page.
+
+    rmap_walk_anon(): a page keeps its index, so one entry per process is looked at, unless pages
+    were moved by mremap.  NONE when there is no further mapping.
+    """
+    for mm in range(from_mm, s.nr_mms):
+        first = from_page if mm == from_mm else 0
+        if s.mm_state[mm] != LIVE:
+            continue
+        if s.moved == 0:
+            index = int(s.frame_index[frame])
+            s.cost[COST_RMAP_STEPS] += 1
+            if index >= first and maps_here(s, mm, index, frame):
+                return mm * int(s.nr_pages) + index
+            continue
+        for page in range(first, s.nr_pages):
+            s.cost[COST_RMAP_STEPS] += 1
+            if maps_here(s, mm, page, frame):
+                return mm * int(s.nr_pages) + page
+    return NONE
+
+
+# -- LRU ----------------------------------------------------------------------------------------
+
+
+@helper
+def lru_cache_add(s: State, t: int, frame: int) -> None:
+    """lru_cache_add(): into this CPU's batch, which holds a reference until it is drained."""
+    if s.batch_limit == 0:
+        set_flag(s, frame, PG_LRU)
+        return
+    cpu = int(s.t_cpu[t])
+    waiting = 0
+    for other in range(1, s.nr_frames):
+        if s.frame_batch[other] == cpu + 1:
+            waiting += 1
+    if waiting >= s.batch_limit:
+        lru_add_drain(s, cpu)
+    s.frame_batch[frame] = cpu + 1
+    page_ref_add(s, frame, 1)
+
+
+@helper
+def lru_add_drain(s: State, cpu: int) -> None:
+    """lru_add_drain_cpu(): the batch's pages go to the LRU list, its references are dropped."""
+    if s.batch_limit == 0:
+        return
+    for frame in range(1, s.nr_frames):
+        if s.frame_batch[frame] == cpu + 1:
+            s.frame_batch[frame] = 0
+            set_flag(s, frame, PG_LRU)
+            put_page(s, frame)
+
+
+# -- swap ---------------------------------------------------------------------------------------
+
+
+@helper
+def alloc_slot(s: State) -> int:
+    """get_swap_page(): the lowest free slot, or NONE when swap is full."""
+    for slot in range(s.nr_slots):
+        if s.swap_count[slot] == 0 and s.slot_frame[slot] == 0 and s.slot_claim[slot] == 0:
+            return slot
+    return NONE
+
+
+@helper
+def add_to_swap_cache(s: State, frame: int, slot: int) -> None:
+    """add_to_swap_cache(): the cache holds one reference."""
+    s.frame_slot[frame] = slot + 1
+    s.slot_frame[slot] = frame + 1
+    page_ref_add(s, frame, 1)
+
+
+@helper
+def delete_from_swap_cache(s: State, frame: int) -> None:
+    """delete_from_swap_cache(): drops the cache's reference; a slot nobody names becomes free."""
+    slot = int(s.frame_slot[frame]) - 1
+    s.frame_slot[frame] = 0
+    s.slot_frame[slot] = 0
+    forget_slot_if_free(s, slot)
+    put_page(s, frame)
+
+
+@helper
+def forget_slot_if_free(s: State, slot: int) -> None:
+    if s.swap_count[slot] == 0 and s.slot_frame[slot] == 0 and s.slot_claim[slot] == 0:
+        s.slot_content[slot] = 0
+
+
+@helper
+def swap_count_add(s: State, slot: int, n: int) -> None:
+    """swap_duplicate() and swap_free(), without the cache's own flag."""
+    count = int(s.swap_count[slot]) + n
+    if count < 0 or count > COUNT_MAX:
+        s.alarm = ALARM_WRAPPED
+        return
+    s.swap_count[slot] = count
+    forget_slot_if_free(s, slot)
+
+
+@helper
+def swap_count_of(s: State, frame: int) -> int:
+    """How many swap entries name the slot that this swap-cache page stands for."""
+    if not in_swap_cache(s, frame):
+        return 0
+    return int(s.swap_count[int(s.frame_slot[frame]) - 1])
+
+
+@helper
+def try_to_free_swap(s: State, frame: int) -> bool:
+    """try_to_free_swap(), page lock held: refused under write-back or while entries name it."""
+    if not in_swap_cache(s, frame):
+        return False
+    if has_flag(s, frame, PG_WRITEBACK) or swap_count_of(s, frame) != 0:
+        return False
+    set_flag(s, frame, PG_DIRTY)
+    delete_from_swap_cache(s, frame)
+    return True
+
+
+@helper
+def free_swap_cache(s: State, t: int, k: KernelRecord, frame: int) -> None:
+    """free_swap_cache(): for a page that lost its last mapping, if its lock can be had."""
+    if not in_swap_cache(s, frame) or ask(s, t, k, STILL_MAPPED, frame) != 0:
+        return
+    if trylock_page(s, t, frame):
+        try_to_free_swap(s, frame)
+        unlock_page(s, frame)
+
+
+@helper
+def free_swap_and_cache(s: State, t: int, k: KernelRecord, slot: int) -> None:
+    """free_swap_and_cache(): an entry goes; the last one takes an unmapped cache page along."""
+    swap_count_add(s, slot, -1)
+    cached = int(s.slot_frame[slot])
+    if s.swap_count[slot] == 0 and cached != 0:
+        free_swap_cache(s, t, k, cached - 1)
+
+
+# -- page-table entries -------------------------------------------------------------------------
+
+
+@helper
+def pte_of(s: State, mm: int, page: int) -> int:
+    return int(s.pte[mm, page])
+
+
+@helper
+def set_pte(s: State, mm: int, page: int, pte: int, to: int) -> None:
+    s.pte[mm, page] = pte
+    s.pte_to[mm, page] = to
+
+
+@helper
+def pte_same(s: State, t: int, mm: int, page: int) -> bool:
+    """pte_same() against what the path saw before it dropped the page-table lock."""
+    return s.pte[mm, page] == s.t_pte[t] and s.pte_to[mm, page] == s.t_pte_to[t]
+
+
+@helper
+def remember_pte(s: State, t: int, mm: int, page: int) -> None:
+    s.t_pte[t] = s.pte[mm, page]
+    s.t_pte_to[t] = s.pte_to[mm, page]
+
+
+@helper
+def may_write(s: State, mm: int, page: int) -> bool:
+    """maybe_mkwrite(): whether the VMA allows writing."""
+    return (int(s.vma[mm, page]) & VM_WRITE) != 0
+
+
+@helper
+def hold_frame(s: State, t: int, frame: int) -> None:
+    """Take a reference that the path keeps across steps."""
+    page_ref_add(s, frame, 1)
+    s.t_frame[t] = frame
+    s.t_held[t] = int(s.t_held[t]) | HOLD_FRAME
+
+
+@helper
+def unhold(s: State, t: int, what: int) -> None:
+    """The reference now belongs to somebody else (a mapping), or was dropped."""
+    s.t_held[t] = int(s.t_held[t]) & (255 - what)

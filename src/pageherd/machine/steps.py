@@ -1,0 +1,85 @@
+"""The program counters: one number for every step of every kernel path.
+
+A step is what happens atomically under the locks it names; between steps any other thread may run.
+Each number is given its function by `@step(NUMBER)` in the file of its path.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+IDLE: Final = 0
+BLOCKED: Final = -1  # a step returns this when a lock it needs is taken: nothing has changed
+
+# access.py: loads and stores of user space
+ACCESS: Final = 1
+# fault.py: handle_pte_fault, do_anonymous_page
+FAULT: Final = 2
+ANON_ALLOC: Final = 3
+ANON_MAP: Final = 4
+# cow.py: do_wp_page, wp_page_copy
+WP: Final = 5
+WP_WAIT: Final = 6
+WP_ALLOC: Final = 7
+WP_COPY: Final = 8
+WP_MAP: Final = 9
+WP_PUT: Final = 10
+# swapin.py: do_swap_page
+SWAPIN_LOOKUP: Final = 11
+SWAPIN_READ: Final = 12
+SWAPIN_LOCK: Final = 13
+SWAPIN_MAP: Final = 14
+# fork.py: dup_mmap, copy_page_range
+FORK_START: Final = 15
+FORK_PAGE: Final = 16
+FORK_WRPROTECT: Final = 17
+FORK_INSTALL: Final = 18
+FORK_COPY: Final = 19
+FORK_END: Final = 20
+# gup.py: get_user_pages and pin_user_pages
+GUP: Final = 21
+GUP_FAST_SEQ: Final = 22
+GUP_FAST_PTE: Final = 23
+GUP_FAST_GRAB: Final = 24
+GUP_FAST_RECHECK: Final = 25
+GUP_FAST_UNSHARE: Final = 26
+GUP_FAST_END: Final = 27
+GUP_SLOW: Final = 28
+GUP_DONE: Final = 29
+GUP_REMOTE_COPY: Final = 30
+# reclaim.py: shrink_page_list
+PAGEOUT: Final = 31
+RECLAIM_ISOLATE: Final = 32
+RECLAIM_LOCK: Final = 33
+RECLAIM_SWAP: Final = 34
+RECLAIM_UNMAP: Final = 35
+RECLAIM_CHECK: Final = 36
+RECLAIM_WRITE: Final = 37
+RECLAIM_REMOVE: Final = 38
+RECLAIM_PUTBACK: Final = 39
+WRITEBACK_END: Final = 40
+SWAPOFF: Final = 41
+# zap.py: munmap, MADV_DONTNEED, exit
+ZAP: Final = 42
+ZAP_PUT: Final = 43
+ZAP_END: Final = 44
+EXIT: Final = 45
+# vma.py: mmap, mprotect, mremap, madvise, clear_refs
+MMAP: Final = 46
+MPROTECT: Final = 47
+MREMAP: Final = 48
+MREMAP_MOVE: Final = 49
+MADVISE: Final = 50
+CLEAR_SOFT_DIRTY: Final = 51
+# reference.py: what is done through a reference or pin
+READ_REF: Final = 52
+WRITE_REF: Final = 53
+TEE: Final = 54
+SHARE: Final = 55
+RELEASE: Final = 56
+# lru.py
+DRAIN: Final = 57
+# observe.py
+PAGEMAP: Final = 58
+
+NR_STEPS: Final = 59

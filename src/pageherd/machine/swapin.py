@@ -1,0 +1,146 @@
+"""Swap-in: a fault on a swap entry (do_swap_page)."""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.cow import do_wp_page
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.questions import (
+    DROP_AFTER,
+    DROP_BEFORE,
+    MAP_EXCLUSIVE,
+    MAP_WRITABLE,
+    READAHEAD_DRAINS,
+    SWAP_BYPASS,
+    SWAPIN,
+    SWAPIN_DROP,
+    SWAPIN_READ_MAPS_WRITABLE,
+)
+from pageherd.machine.state import (
+    FAULT_WRITE,
+    HOLD_FRAME,
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    PTE_WRITE,
+    SWAP_ZRAM,
+    add_to_swap_cache,
+    alloc_frame,
+    ask,
+    hold_frame,
+    in_swap_cache,
+    locked_by_other,
+    lru_add_drain,
+    lru_cache_add,
+    may_write,
+    page_add_rmap,
+    pte_of,
+    pte_same,
+    ptl_taken,
+    put_page,
+    set_exclusive,
+    set_pte,
+    swap_count_add,
+    try_to_free_swap,
+    trylock_page,
+    unhold,
+    unlock_page,
+)
+
+
+@step(steps.SWAPIN_LOOKUP)
+def swapin_lookup(s: State, t: int, k: KernelRecord) -> int:
+    """do_swap_page(): a hit in the swap cache is taken with a reference."""
+    cached = int(s.slot_frame[int(s.t_pte_to[t])])
+    if cached == 0:
+        return steps.SWAPIN_READ
+    hold_frame(s, t, cached - 1)
+    return steps.SWAPIN_LOCK
+
+
+@step(steps.SWAPIN_READ)
+def swapin_read(s: State, t: int, k: KernelRecord) -> int:
+    """A miss: read the slot into a new page of the swap cache.
+
+    From a synchronous device, and when one entry names the slot, kernels from 4.15 (0bcac06f27d7)
+    until the swap cache became mandatory read it into a page that is not in the cache at all; such
+    a page is known to nobody else.
+    """
+    slot = int(s.t_pte_to[t])
+    if s.slot_frame[slot] != 0:
+        return steps.SWAPIN_LOOKUP  # another thread was faster
+    frame = alloc_frame(s)
+    s.t_frame[t] = frame
+    s.t_held[t] = int(s.t_held[t]) | HOLD_FRAME
+    s.content[frame] = s.slot_content[slot]
+    trylock_page(s, t, frame)
+    lru_cache_add(s, t, frame)
+    alone = s.swap_kind == SWAP_ZRAM and s.swap_count[slot] == 1
+    if alone and ask(s, t, k, SWAP_BYPASS, frame):
+        return steps.SWAPIN_MAP
+    add_to_swap_cache(s, frame, slot)
+    unlock_page(s, frame)
+    if s.batch_limit != 0 and ask(s, t, k, READAHEAD_DRAINS, frame):
+        lru_add_drain(s, int(s.t_cpu[t]))
+    return steps.SWAPIN_LOCK
+
+
+@helper
+def give_up(s: State, t: int) -> int:
+    """The entry or the page changed meanwhile: unlock, put, let the access fault again."""
+    frame = int(s.t_frame[t])
+    unlock_page(s, frame)
+    unhold(s, t, HOLD_FRAME)
+    put_page(s, frame)
+    return int(s.t_return[t])
+
+
+@step(steps.SWAPIN_LOCK)
+def swapin_lock(s: State, t: int, k: KernelRecord) -> int:
+    """lock_page(), then look whether the page still stands for the entry."""
+    frame = int(s.t_frame[t])
+    if locked_by_other(s, t, frame):
+        return steps.BLOCKED
+    trylock_page(s, t, frame)
+    if s.frame_slot[frame] != s.t_pte_to[t] + 1:
+        return give_up(s, t)
+    return steps.SWAPIN_MAP
+
+
+@step(steps.SWAPIN_MAP)
+def swapin_map(s: State, t: int, k: KernelRecord) -> int:
+    """do_swap_page() under page lock and page-table lock: decide, map, and go on with the write.
+
+    The machine drops the swap count first, as kernels from 5.18 on do; rules of older kernels, which
+    decide before it is dropped, say so.
+    """
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    if not pte_same(s, t, mm, page):
+        return give_up(s, t)
+    frame, slot = int(s.t_frame[t]), int(s.t_pte_to[t])
+    write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
+    bypassed = not in_swap_cache(s, frame)
+    swap_count_add(s, slot, -1)
+    drop = 0 if bypassed else ask(s, t, k, SWAPIN_DROP, frame)
+    if drop & DROP_BEFORE:
+        try_to_free_swap(s, frame)
+    answer = ask(s, t, k, SWAPIN, frame)
+    pte = PTE_PRESENT | (pte_of(s, mm, page) & PTE_SOFT_DIRTY)
+    if write and answer & MAP_WRITABLE and may_write(s, mm, page):
+        pte |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
+    if answer & MAP_EXCLUSIVE:
+        set_exclusive(s, k, frame)
+        if not write and may_write(s, mm, page) and ask(s, t, k, SWAPIN_READ_MAPS_WRITABLE, frame):
+            pte |= PTE_WRITE
+    page_add_rmap(s, t, k, frame, page)
+    set_pte(s, mm, page, pte, frame)
+    unhold(s, t, HOLD_FRAME)  # the reference is the mapping's now
+    if drop & DROP_AFTER:
+        try_to_free_swap(s, frame)
+    unlock_page(s, frame)
+    if write and (pte & PTE_WRITE) == 0:
+        return do_wp_page(s, t, k, mm, page)
+    return int(s.t_return[t])

@@ -1,0 +1,118 @@
+"""The verbs of the machine: every operation a test, a script or a hunt can ask for.
+
+This table is plain data, so that the litmus language, the command line and the documentation can
+use it without loading the compiled machine.  `operations.py` says how each verb starts its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+
+
+class Kind(Enum):
+    """What stands at one argument position of a verb."""
+
+    PAGE = "page"  # a page of the acting process:            a
+    REMOTE = "process.page"  # a page of a named process:       C.a
+    FRAME = "process.page or reference"  # what a daemon works on: C.a, r
+    REFERENCE = "reference"  # a reference or pin taken before: r
+    PROCESS = "process"  # a process: C
+    PROT = "protection"  # none, r, rw
+    NUMBER = "number"  # a small decimal number
+    VALUE = "value"  # `= 0xff`, the value stored
+    FLAGS = "flags"  # zero or more of write, force, longterm, fast
+
+
+class Result(Enum):
+    """What `name = verb ...` binds the name to."""
+
+    STATUS = "status"  # ok, fault, busy or full; the name may be left out
+    VALUE = "value"  # the value read
+    STATE = "state"  # absent, zero, present or swapped
+    REFERENCE = "reference"  # a reference or pin; the name may not be left out
+
+
+class Actor(Enum):
+    """Who may use a verb."""
+
+    PROCESS = "process"
+    KERNEL = "kernel"
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb: its arguments in order, its result, who acts, and the call it stands for."""
+
+    name: str
+    arguments: tuple[Kind, ...]
+    result: Result
+    stands_for: str
+    actor: Actor = Actor.PROCESS
+    optional: int = 0  # how many of the last arguments may be left out
+
+
+def _table(*verbs: Verb) -> Mapping[str, Verb]:
+    return MappingProxyType({verb.name: verb for verb in verbs})
+
+
+_PAGE = (Kind.PAGE,)
+_KERNEL = Actor.KERNEL
+
+VERBS: Mapping[str, Verb] = _table(
+    # memory accesses
+    Verb("read", _PAGE, Result.VALUE, "a load"),
+    Verb("write", (Kind.PAGE, Kind.VALUE), Result.STATUS, "a store"),
+    # address space
+    Verb("mmap", _PAGE, Result.STATUS, "mmap(MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED, read-write)"),
+    Verb("munmap", _PAGE, Result.STATUS, "munmap()"),
+    Verb("mprotect", (Kind.PAGE, Kind.PROT), Result.STATUS, "mprotect()"),
+    Verb("mremap", (Kind.PAGE, Kind.PAGE), Result.STATUS, "mremap(MREMAP_MAYMOVE|MREMAP_FIXED)"),
+    Verb("dontneed", _PAGE, Result.STATUS, "madvise(MADV_DONTNEED)"),
+    Verb("dontfork", _PAGE, Result.STATUS, "madvise(MADV_DONTFORK)"),
+    Verb("dofork", _PAGE, Result.STATUS, "madvise(MADV_DOFORK)"),
+    Verb("wipeonfork", _PAGE, Result.STATUS, "madvise(MADV_WIPEONFORK)"),
+    Verb("pageout", _PAGE, Result.STATUS, "madvise(MADV_PAGEOUT), 5.4 and later"),
+    Verb("populate_read", _PAGE, Result.STATUS, "madvise(MADV_POPULATE_READ), 5.14 and later"),
+    Verb("populate_write", _PAGE, Result.STATUS, "madvise(MADV_POPULATE_WRITE), 5.14 and later"),
+    Verb("mlock", _PAGE, Result.STATUS, "mlock()"),
+    Verb("clear_soft_dirty", (), Result.STATUS, "echo 4 > /proc/self/clear_refs"),
+    Verb("pagemap", _PAGE, Result.STATE, "/proc/self/pagemap: present, swapped or neither"),
+    # processes
+    Verb("fork", (Kind.PROCESS,), Result.STATUS, "fork()"),
+    Verb("exit", (), Result.STATUS, "_exit()"),
+    # references and pins, named by the call that takes them
+    Verb("vmsplice", _PAGE, Result.REFERENCE, "vmsplice() of the page into a pipe"),
+    Verb("send_zerocopy", _PAGE, Result.REFERENCE, "send(MSG_ZEROCOPY) from the page"),
+    Verb("odirect_read", _PAGE, Result.REFERENCE, "read(O_DIRECT): a device will store to it"),
+    Verb("odirect_write", _PAGE, Result.REFERENCE, "write(O_DIRECT): a device will load from it"),
+    Verb("io_uring_register", _PAGE, Result.REFERENCE, "io_uring_register(IORING_REGISTER_BUFFERS)"),
+    Verb("rdma_register", _PAGE, Result.REFERENCE, "ibv_reg_mr(IBV_ACCESS_LOCAL_WRITE)"),
+    Verb("rdma_register_ro", _PAGE, Result.REFERENCE, "ibv_reg_mr(), remote read only"),
+    Verb("vfio_map", _PAGE, Result.REFERENCE, "VFIO_IOMMU_MAP_DMA, read and write"),
+    Verb("vfio_map_ro", _PAGE, Result.REFERENCE, "VFIO_IOMMU_MAP_DMA, read only"),
+    Verb("get", (Kind.PAGE, Kind.FLAGS), Result.REFERENCE, "get_user_pages() with FOLL_GET"),
+    Verb("pin", (Kind.PAGE, Kind.FLAGS), Result.REFERENCE, "pin_user_pages() with FOLL_PIN"),
+    Verb("read_ref", (Kind.REFERENCE,), Result.VALUE, "a load through a reference (pipe, device)"),
+    Verb("write_ref", (Kind.REFERENCE, Kind.VALUE), Result.STATUS, "a device's store through it"),
+    Verb("tee", (Kind.REFERENCE, Kind.NUMBER), Result.STATUS, "tee(): so many references more"),
+    Verb("share", (Kind.REFERENCE, Kind.PROCESS), Result.STATUS, "handing it over knowingly"),
+    Verb("release", (Kind.REFERENCE,), Result.STATUS, "put_page() or unpin_user_page()"),
+    # one process at another's memory
+    Verb("process_vm_readv", (Kind.REMOTE,), Result.VALUE, "process_vm_readv()"),
+    Verb("process_vm_writev", (Kind.REMOTE, Kind.VALUE), Result.STATUS, "process_vm_writev()"),
+    Verb("ptrace_peek", (Kind.REMOTE,), Result.VALUE, "PTRACE_PEEKDATA, /proc/PID/mem"),
+    Verb("ptrace_poke", (Kind.REMOTE, Kind.VALUE), Result.STATUS, "PTRACE_POKEDATA, /proc/PID/mem"),
+    # kernel daemons and choices
+    Verb("reclaim", (Kind.FRAME,), Result.STATUS, "kswapd: one pass over one page", _KERNEL),
+    Verb("writeback", (Kind.FRAME,), Result.STATUS, "swap write-back finishes", _KERNEL),
+    Verb("drain", (Kind.NUMBER,), Result.STATUS, "lru_add_drain() on a CPU", _KERNEL, optional=1),
+    Verb("swapoff", (), Result.STATUS, "swapoff()", _KERNEL),
+)
+
+FLAG_WORDS = ("write", "force", "longterm", "fast")
+PROT_WORDS = ("none", "r", "rw")
+STATUS_WORDS = ("ok", "fault", "busy", "full")
+STATE_WORDS = ("absent", "zero", "present", "swapped")

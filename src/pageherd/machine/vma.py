@@ -1,0 +1,151 @@
+"""The address space: mmap, mprotect, mremap, madvise and clear_refs."""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.jit import KernelRecord, step
+from pageherd.machine.layout import State
+from pageherd.machine.questions import MPROTECT_UPGRADE, SOFT_DIRTY_SKIPS
+from pageherd.machine.state import (
+    COST_TLB_FLUSHES,
+    OK,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    PTE_SWAP,
+    PTE_WRITE,
+    SEGV,
+    VM_MAPPED,
+    VM_READ,
+    VM_SOFTDIRTY,
+    VM_WRITE,
+    ask,
+    mmap_write_lock,
+    mmap_write_unlock,
+    pte_of,
+    ptl_taken,
+    set_pte,
+)
+from pageherd.machine.watch import move_attached
+from pageherd.machine.zap import TAKE_OVER
+
+
+@step(steps.MMAP)
+def mmap(s: State, t: int, k: KernelRecord) -> int:
+    """mmap(MAP_FIXED): the room is empty now; a fresh private anonymous mapping takes it."""
+    mm, page = int(s.t_mm[t]), int(s.t_other[t]) - 1
+    s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY
+    mmap_write_unlock(s, mm)
+    s.t_result[t] = OK
+    return steps.IDLE
+
+
+@step(steps.MPROTECT)
+def mprotect(s: State, t: int, k: KernelRecord) -> int:
+    """change_pte_range(): a private mapping's entries lose write access, some kernels restore it.
+
+    Asking for the protection that is already there changes nothing, as in mprotect_fixup().
+    """
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not mmap_write_lock(s, t, mm) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    vma, wanted = int(s.vma[mm, page]), int(s.t_value[t])
+    if (vma & VM_MAPPED) == 0:
+        s.t_result[t] = SEGV  # ENOMEM
+    else:
+        s.t_result[t] = OK
+        if (vma & (VM_READ | VM_WRITE)) != wanted:
+            s.vma[mm, page] = (vma & (255 - VM_READ - VM_WRITE)) | wanted
+            pte = pte_of(s, mm, page)
+            if pte & PTE_PRESENT:
+                pte &= 255 - PTE_WRITE
+                s.pte[mm, page] = pte
+                s.cost[COST_TLB_FLUSHES] += 1
+                if wanted & VM_WRITE and ask(s, t, k, MPROTECT_UPGRADE, int(s.pte_to[mm, page])):
+                    s.pte[mm, page] = pte | PTE_WRITE
+    mmap_write_unlock(s, mm)
+    return steps.IDLE
+
+
+@step(steps.MREMAP)
+def mremap(s: State, t: int, k: KernelRecord) -> int:
+    """mremap(MREMAP_FIXED): what is mapped at the new address goes first."""
+    mm, page, to = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_other[t])
+    if not mmap_write_lock(s, t, mm):
+        return steps.BLOCKED
+    if (int(s.vma[mm, page]) & VM_MAPPED) == 0 or page == to:
+        mmap_write_unlock(s, mm)
+        s.t_result[t] = SEGV
+        return steps.IDLE
+    s.t_pte_to[t] = page  # where the move starts, kept over the zap
+    s.t_page[t] = to
+    s.t_other[t] = to + 1
+    s.t_value[t] = TAKE_OVER
+    s.t_return[t] = steps.MREMAP_MOVE
+    return steps.ZAP
+
+
+@step(steps.MREMAP_MOVE)
+def mremap_move(s: State, t: int, k: KernelRecord) -> int:
+    """move_ptes(): the entry moves, marked soft-dirty; the page keeps its index for rmap."""
+    mm, page, to = int(s.t_mm[t]), int(s.t_pte_to[t]), int(s.t_other[t]) - 1
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    s.vma[mm, to] = s.vma[mm, page]
+    s.vma[mm, page] = 0
+    pte = pte_of(s, mm, page)
+    if pte:
+        pte |= PTE_SOFT_DIRTY
+    set_pte(s, mm, to, pte, int(s.pte_to[mm, page]))
+    set_pte(s, mm, page, 0, 0)
+    s.want[mm, to] = s.want[mm, page]
+    s.want[mm, page] = 0
+    move_attached(s, mm, page, to)
+    s.moved = 1
+    s.cost[COST_TLB_FLUSHES] += 1
+    mmap_write_unlock(s, mm)
+    s.t_result[t] = OK
+    return steps.IDLE
+
+
+@step(steps.MADVISE)
+def madvise(s: State, t: int, k: KernelRecord) -> int:
+    """madvise() of advice that only changes VMA flags: set t_value's low byte, clear its high.
+
+    mlock() goes on to populate the page (`t_return`).
+    """
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not mmap_write_lock(s, t, mm):
+        return steps.BLOCKED
+    advice = int(s.t_value[t])
+    mapped = (int(s.vma[mm, page]) & VM_MAPPED) != 0
+    if mapped:
+        s.vma[mm, page] = (int(s.vma[mm, page]) | (advice & 255)) & (255 - (advice >> 8))
+    s.t_result[t] = OK if mapped else SEGV
+    mmap_write_unlock(s, mm)
+    return int(s.t_return[t]) if mapped else steps.IDLE
+
+
+@step(steps.CLEAR_SOFT_DIRTY)
+def clear_soft_dirty(s: State, t: int, k: KernelRecord) -> int:
+    """clear_refs_write(), one page per step: from here on a write is noticed by a fault.
+
+    Some kernels leave writable entries of pinned pages alone (9348b73c2e1b, v5.11).
+    """
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not mmap_write_lock(s, t, mm) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    if page >= s.nr_pages:
+        mmap_write_unlock(s, mm)
+        s.cost[COST_TLB_FLUSHES] += 1
+        s.t_result[t] = OK
+        return steps.IDLE
+    s.t_page[t] = page + 1
+    pte = pte_of(s, mm, page)
+    s.vma[mm, page] = int(s.vma[mm, page]) & (255 - VM_SOFTDIRTY)
+    if pte & PTE_PRESENT:
+        pinned = (pte & PTE_WRITE) != 0 and ask(s, t, k, SOFT_DIRTY_SKIPS, int(s.pte_to[mm, page]))
+        if not pinned:
+            s.pte[mm, page] = pte & (255 - PTE_WRITE - PTE_SOFT_DIRTY)
+    elif pte & PTE_SWAP:
+        s.pte[mm, page] = pte & (255 - PTE_SOFT_DIRTY)
+    return steps.CLEAR_SOFT_DIRTY

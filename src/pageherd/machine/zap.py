@@ -1,0 +1,122 @@
+"""Taking mappings away: munmap, MADV_DONTNEED, exit, and whatever a new mapping replaces.
+
+The path works on pages t_page .. t_other - 1 of its process; `t_return` is what follows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pageherd.machine import steps
+from pageherd.machine.jit import KernelRecord, step
+from pageherd.machine.layout import State
+from pageherd.machine.questions import ZAP_DRAINS
+from pageherd.machine.state import (
+    COST_TLB_FLUSHES,
+    DEAD,
+    HOLD_FRAME,
+    OK,
+    PG_DIRTY,
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SWAP,
+    SEGV,
+    VM_MAPPED,
+    ask,
+    free_swap_and_cache,
+    free_swap_cache,
+    is_anon,
+    lru_add_drain,
+    mmap_read_lock,
+    mmap_read_unlock,
+    mmap_write_lock,
+    mmap_write_unlock,
+    page_remove_rmap,
+    pte_of,
+    ptl_taken,
+    put_page,
+    set_flag,
+    set_pte,
+    unhold,
+)
+from pageherd.machine.watch import detach
+
+# t_value: what comes after the range is empty
+UNMAP: Final = 0  # nothing: munmap
+KEEP: Final = 1  # nothing, and the VMA stays: MADV_DONTNEED
+TAKE_OVER: Final = 2  # the caller goes on with mmap_lock held
+
+
+@step(steps.ZAP)
+def zap(s: State, t: int, k: KernelRecord) -> int:
+    """zap_pte_range(): clear one entry and drop its mapping count; the page itself is put later."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if page >= s.t_other[t]:
+        return steps.ZAP_END
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    if s.t_value[t] == KEEP:  # MADV_DONTNEED runs beside faults
+        if not mmap_read_lock(s, t, mm):
+            return steps.BLOCKED
+        if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
+            s.t_result[t] = SEGV  # ENOMEM
+    else:
+        if not mmap_write_lock(s, t, mm):
+            return steps.BLOCKED
+        s.vma[mm, page] = 0
+    if s.batch_limit != 0 and ask(s, t, k, ZAP_DRAINS, 0):
+        lru_add_drain(s, int(s.t_cpu[t]))
+    pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    set_pte(s, mm, page, 0, 0)
+    detach(s, mm, page)
+    s.want[mm, page] = 0
+    if pte & PTE_SWAP:
+        free_swap_and_cache(s, t, k, to)
+    elif pte & PTE_PRESENT and is_anon(to):
+        if pte & PTE_DIRTY:
+            set_flag(s, to, PG_DIRTY)
+        page_remove_rmap(s, t, k, to)
+        s.t_frame[t] = to
+        s.t_held[t] = int(s.t_held[t]) | HOLD_FRAME  # the mapping's reference, until the TLB is flushed
+        return steps.ZAP_PUT
+    s.t_page[t] = page + 1
+    return steps.ZAP
+
+
+@step(steps.ZAP_PUT)
+def zap_put(s: State, t: int, k: KernelRecord) -> int:
+    """tlb_finish_mmu(): flush, then free_page_and_swap_cache()."""
+    frame = int(s.t_frame[t])
+    s.cost[COST_TLB_FLUSHES] += 1
+    free_swap_cache(s, t, k, frame)
+    unhold(s, t, HOLD_FRAME)
+    put_page(s, frame)
+    s.t_page[t] = int(s.t_page[t]) + 1
+    return steps.ZAP
+
+
+@step(steps.ZAP_END)
+def zap_end(s: State, t: int, k: KernelRecord) -> int:
+    """The range is empty: finished, or on with what the caller wanted the room for."""
+    mm = int(s.t_mm[t])
+    if s.t_value[t] == TAKE_OVER:
+        return int(s.t_return[t])
+    if s.t_value[t] == KEEP:
+        mmap_read_unlock(s, t, mm)
+    else:
+        mmap_write_unlock(s, mm)
+    if s.t_result[t] != SEGV:
+        s.t_result[t] = OK
+    return steps.IDLE
+
+
+@step(steps.EXIT)
+def exit_mm(s: State, t: int, k: KernelRecord) -> int:
+    """exit_mmap() is over: the process is gone, its references and pins may outlive it."""
+    mm = int(s.t_mm[t])
+    mmap_write_unlock(s, mm)
+    s.mm_has_pinned[mm] = 0
+    s.mm_seq[mm] = 0
+    s.mm_state[mm] = DEAD
+    s.t_result[t] = OK
+    return steps.IDLE

@@ -1,0 +1,1 @@
+"""What must never break: `table` names the promises, `checks` and `leaks` read them off a state."""

@@ -1,0 +1,191 @@
+"""Promises that can be read off a state between any two steps.
+
+Those that one particular step breaks (`private`, `own-writes`) are noticed by `machine.watch`.
+"""
+
+from __future__ import annotations
+
+from pageherd.machine.jit import KernelRecord, helper, invoke_rule
+from pageherd.machine.layout import State
+from pageherd.machine.questions import COUNT_BOUNDS, ZERO_PIN
+from pageherd.machine.state import (
+    FOLL_PIN,
+    HOLD_FRAME,
+    HOLD_NEW,
+    HOLD_PIN,
+    LIVE,
+    NONE,
+    PTE_PRESENT,
+    PTE_SWAP,
+    PTE_SWP_EXCLUSIVE,
+    PTE_WRITE,
+    REF_FORKED,
+    ZERO_FRAME,
+    in_swap_cache,
+    is_exclusive,
+)
+from pageherd.machine.watch import (
+    ALIVE,
+    COUNTS,
+    EXCLUSIVE,
+    GET_FORK,
+    PIN_COHERENT,
+    attached_page,
+    breach,
+    is_get_write,
+    promised_to_follow,
+)
+
+
+@helper
+def is_free(s: State, frame: int) -> bool:
+    """A frame that the allocator may hand out."""
+    return s.refcount[frame] == 0 and s.pincount[frame] == 0
+
+
+@helper
+def check_references(s: State) -> None:
+    """`alive`, `pin-coherent` and `get-fork` of every reference."""
+    for ref in range(s.ref_frame.shape[0]):
+        if s.ref_frame[ref] == 0:
+            continue
+        frame = int(s.ref_frame[ref]) - 1
+        if is_free(s, frame) and frame != ZERO_FRAME:
+            breach(s, ALIVE)
+        page = attached_page(s, ref)
+        if page == NONE or not has_gone_stale(s, int(s.ref_mm[ref]), page, frame):
+            continue
+        if promised_to_follow(s, ref):
+            breach(s, PIN_COHERENT)
+            s.ref_page[ref] = 0
+        elif is_get_write(s, ref) and int(s.ref_state[ref]) & REF_FORKED:
+            breach(s, GET_FORK)
+            s.ref_page[ref] = 0
+
+
+@helper
+def has_gone_stale(s: State, mm: int, page: int, frame: int) -> bool:
+    """Whether the page shows another frame than the reference holds."""
+    pte, to = int(s.pte[mm, page]), int(s.pte_to[mm, page])
+    if pte & PTE_PRESENT:
+        return to != frame
+    if pte & PTE_SWAP:
+        return bool(s.slot_frame[to] != frame + 1)
+    return False
+
+
+@helper
+def check_entries(s: State) -> None:
+    """`alive` and `exclusive` of every page-table entry."""
+    for mm in range(s.nr_mms):
+        if s.mm_state[mm] != LIVE:
+            continue
+        for page in range(s.nr_pages):
+            pte, to = int(s.pte[mm, page]), int(s.pte_to[mm, page])
+            if pte & PTE_SWAP:
+                if s.swap_count[to] == 0:
+                    breach(s, ALIVE)
+                if pte & PTE_SWP_EXCLUSIVE and s.swap_count[to] != 1:
+                    breach(s, EXCLUSIVE)
+            elif pte & PTE_PRESENT and to != ZERO_FRAME:
+                if is_free(s, to):
+                    breach(s, ALIVE)
+                if pte & PTE_WRITE and mapped_elsewhere(s, to, mm):
+                    breach(s, EXCLUSIVE)
+            elif pte & PTE_PRESENT and pte & PTE_WRITE:
+                breach(s, EXCLUSIVE)  # a writable zero page
+
+
+@helper
+def mapped_elsewhere(s: State, frame: int, mm: int) -> bool:
+    """Whether a process other than `mm` maps `frame`."""
+    for other in range(s.nr_mms):
+        if other != mm and s.mm_state[other] == LIVE:
+            for page in range(s.nr_pages):
+                if int(s.pte[other, page]) & PTE_PRESENT and s.pte_to[other, page] == frame:
+                    return True
+    return False
+
+
+@helper
+def count_mappings(s: State, frame: int) -> int:
+    """The true number of mappings of `frame`."""
+    count = 0
+    for mm in range(s.nr_mms):
+        if s.mm_state[mm] == LIVE:
+            for page in range(s.nr_pages):
+                if int(s.pte[mm, page]) & PTE_PRESENT and s.pte_to[mm, page] == frame:
+                    count += 1
+    return count
+
+
+@helper
+def count_entries(s: State, slot: int) -> int:
+    """The true number of swap entries that name `slot`."""
+    count = 0
+    for mm in range(s.nr_mms):
+        if s.mm_state[mm] == LIVE:
+            for page in range(s.nr_pages):
+                if int(s.pte[mm, page]) & PTE_SWAP and s.pte_to[mm, page] == slot:
+                    count += 1
+    return count
+
+
+@helper
+def check_frame(s: State, k: KernelRecord, frame: int) -> None:
+    """`counts` and `exclusive` of one frame in use: the sum of its holders."""
+    references, pins = 0, 0
+    for ref in range(s.ref_frame.shape[0]):
+        if s.ref_frame[ref] == frame + 1:
+            if (int(s.ref_flags[ref]) & FOLL_PIN) == 0:
+                references += int(s.ref_times[ref])
+            elif frame != ZERO_FRAME or invoke_rule(k.rule[ZERO_PIN], s, 0, k, frame) != 0:
+                pins += int(s.ref_times[ref])
+    for t in range(s.t_held.shape[0]):
+        held = int(s.t_held[t])
+        if held:
+            references += int(held & HOLD_FRAME != 0 and s.t_frame[t] == frame)
+            references += int(held & HOLD_NEW != 0 and s.t_new[t] == frame)
+            pins += int(held & HOLD_PIN != 0 and s.t_frame[t] == frame)
+    if frame == ZERO_FRAME:
+        if s.refcount[frame] != references + 1 or s.pincount[frame] != pins:
+            breach(s, COUNTS)
+        return
+    maps = count_mappings(s, frame)
+    references += maps + int(in_swap_cache(s, frame)) + int(s.frame_batch[frame] != 0)
+    if s.refcount[frame] != references or s.pincount[frame] != pins:
+        breach(s, COUNTS)
+    bounds = invoke_rule(k.rule[COUNT_BOUNDS], s, 0, k, frame)
+    if maps < bounds % 4096 or maps > bounds // 4096:
+        breach(s, COUNTS)
+    if is_exclusive(s, frame):
+        if maps > 1:
+            breach(s, EXCLUSIVE)
+        if maps > 0 and in_swap_cache(s, frame):
+            if s.swap_count[int(s.frame_slot[frame]) - 1] != 0:
+                breach(s, EXCLUSIVE)
+
+
+@helper
+def check_slots(s: State) -> None:
+    """`counts` and `alive` of the swap slots."""
+    for slot in range(s.nr_slots):
+        if s.swap_count[slot] != count_entries(s, slot):
+            breach(s, COUNTS)
+        cached = int(s.slot_frame[slot])
+        if cached != 0:
+            if is_free(s, cached - 1):
+                breach(s, ALIVE)
+            elif s.frame_slot[cached - 1] != slot + 1:
+                breach(s, ALIVE)
+
+
+@helper
+def check_state(s: State, k: KernelRecord) -> None:
+    """Check every promise that a state can break; bits are set in `broke`."""
+    check_references(s)
+    check_entries(s)
+    for frame in range(s.nr_frames):
+        if not is_free(s, frame):
+            check_frame(s, k, frame)
+    check_slots(s)

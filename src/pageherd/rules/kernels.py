@@ -1,0 +1,318 @@
+"""The table of kernels and proposals: for each decision point, the alternative it chose.
+
+A row states everything, or extends another row and lists its changes; `resolve` gives the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+Choices = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A kernel that shipped, or a proposal that did not."""
+
+    name: str
+    version: str  # what exactly was read
+    about: str
+    extends: str | None
+    changes: Choices
+    proposal: bool = False
+    sources: tuple[str, ...] = ()
+    open_questions: tuple[str, ...] = ()  # what the proposal leaves to the kernel it changes
+    absent: Choices = field(default_factory=lambda: MappingProxyType({}))
+    """Verbs whose call this kernel does not have: `verb -> the role the test plays instead`."""
+
+
+_GET_ERA: Final = {
+    "vmsplice": "get-fast",
+    "send-zerocopy": "get-fast",
+    "odirect-read": "get-write-fast",
+    "odirect-write": "get-fast",
+    "io-uring": "get-write-longterm",
+    "rdma": "get-write-longterm",
+    "rdma-ro": "get-write-force-longterm",
+    "vfio": "get-write-longterm",
+    "vfio-ro": "get-longterm",
+    "process-vm-readv": "get",
+    "process-vm-writev": "get-write",
+    "ptrace-peek": "get-force",
+    "ptrace-poke": "get-write-force",
+    "raw-pin": "get-longterm",
+}
+_PIN_ERA: Final = {
+    "io-uring": "pin-write-longterm",
+    "rdma": "pin-write-longterm-fast",
+    "rdma-ro": "pin-write-force-longterm-fast",
+    "vfio": "pin-write-longterm",
+    "vfio-ro": "pin-longterm",
+    "process-vm-readv": "pin",
+    "process-vm-writev": "pin-write",
+    "raw-pin": "pin",
+}
+_NO_POPULATE: Final = {
+    "populate_read": "a load (MADV_POPULATE_READ came with v5.14)",
+    "populate_write": "a forced write fault (MADV_POPULATE_WRITE came with v5.14)",
+}
+_BEFORE_5_4: Final = _NO_POPULATE | {
+    "io_uring_register": "RDMA registration (io_uring came with v5.1)",
+    "pin": "get_user_pages_longterm() (FOLL_PIN came with v5.6)",
+    "pageout": "reclaim of a page mapped once (MADV_PAGEOUT came with v5.4)",
+}
+
+ROWS: Final[tuple[Row, ...]] = (
+    Row(
+        "linux-4.19",
+        "mainline v4.19 (2018)",
+        "write faults and swap-in reuse by map count",
+        None,
+        {
+            "reuse": "by-mapcount",
+            "unshare": "never",
+            "unshare-in-place": "never",
+            "swapin": "by-mapcount",
+            "swapin-drop": "keep",
+            "swapin-read-maps": "read-only",
+            "swap-bypass": "when-alone",
+            "swap-exclusive": "forgotten",
+            "readahead-drains": "yes",
+            "fork": "share",
+            "fork-swap": "duplicate",
+            "fork-seq": "ignored",
+            "pageout-skips": "not-mapped-once",
+            "reclaim-skips": "nothing",
+            "unmap-refuses": "nothing",
+            "still-mapped": "by-count",
+            "copy-drops-swap": "no",
+            "zap-drains": "yes",
+            "marks": "none",
+            "force": "cow-broken-and-dirty",
+            "mprotect-upgrade": "never",
+            "soft-dirty-skips": "nothing",
+            "zero-pin": "counted",
+            "counting": "exact",
+            **_GET_ERA,
+        },
+        absent=_BEFORE_5_4,
+    ),
+    Row(
+        "linux-4.19.y",
+        "stable 4.19.y with the backport of 17839856fd58 (read in 4.19.232)",
+        "as v4.19, and every GUP of a private mapping breaks COW first",
+        "linux-4.19",
+        {"unshare": "break-cow"},
+        absent=_BEFORE_5_4,
+    ),
+    Row(
+        "linux-5.8",
+        "mainline v5.8 (2020)",
+        "as 4.19.y, with FOLL_PIN for long-term users",
+        "linux-4.19.y",
+        _PIN_ERA,
+        absent=_NO_POPULATE,
+    ),
+    Row(
+        "linux-5.10",
+        "Debian's 5.10.y (read in 5.10.223 and 5.10.262)",
+        "write faults reuse by refcount, swap-in still by map count; fork copies pinned pages",
+        "linux-5.8",
+        {
+            "reuse": "by-refcount",
+            "unshare": "never",
+            "fork": "copy-if-pinned",
+            "fork-seq": "checked",
+            "reclaim-skips": "pinned-before-swap",
+            "soft-dirty-skips": "pinned",
+        },
+        absent=_NO_POPULATE,
+    ),
+    Row(
+        "linux-5.18",
+        "mainline v5.18 (2022)",
+        "the refcount decides everywhere, after the swap cache and the LRU batch are dropped",
+        "linux-5.10",
+        {
+            "reuse": "by-refcount-after-drop",
+            "swapin": "by-refcount",
+            "swapin-drop": "before-write",
+            "copy-drops-swap": "yes",
+        },
+    ),
+    Row(
+        "linux-6.1",
+        "Debian's 6.1.y (read in 6.1.176 and 6.1.192)",
+        "anon-exclusive marks, also in swap entries; pins unshare first",
+        "linux-5.18",
+        {
+            "reuse": "by-exclusive",
+            "unshare": "pins-not-exclusive",
+            "unshare-in-place": "by-exclusive",
+            "swapin": "by-exclusive",
+            "swap-exclusive": "in-the-entry",
+            "fork": "copy-if-exclusive-pinned",
+            "fork-swap": "clear-exclusive",
+            "reclaim-skips": "pinned",
+            "unmap-refuses": "exclusive-pinned",
+            "marks": "anon-exclusive",
+            "force": "exclusive",
+            "mprotect-upgrade": "exclusive-dirty",
+            "zero-pin": "not-counted",
+        },
+    ),
+    Row(
+        "linux-6.12",
+        "Debian's 6.12.y (read in 6.12.117)",
+        "long-term pins replace the zero page; O_DIRECT pins",
+        "linux-6.1",
+        {
+            "unshare": "pins-not-exclusive-or-longterm",
+            "swapin-read-maps": "writable-if-exclusive",
+            "mprotect-upgrade": "exclusive",
+            "odirect-read": "pin-write-fast",
+            "odirect-write": "pin-fast",
+            "io-uring": "pin-write-longterm-fast",
+            "rdma-ro": "pin-longterm-fast",
+        },
+    ),
+    Row(
+        "linux-6.18",
+        "mainline 6.18.y (read in 6.18.35)",
+        "as 6.12 for small pages; unmapping no longer drains LRU batches",
+        "linux-6.12",
+        {"zap-drains": "no"},
+    ),
+    Row(
+        "linux-7.3",
+        "Debian's 7.3 (read in 7.3.4)",
+        "swap-in always uses the swap cache and believes only the swap entry's exclusive bit",
+        "linux-6.18",
+        {
+            "swapin": "by-exclusive-bit-only",
+            "swapin-drop": "after-exclusive-write",
+            "swap-bypass": "never",
+            "readahead-drains": "no",
+        },
+    ),
+    Row(
+        "unshare-2021",
+        "v1 00/11 of 17 Dec 2021 on 5.16-rc5",
+        "GUP unshares an anonymous page that is mapped more than once",
+        "linux-5.10",
+        {
+            "unshare": "mapped-more-than-once",
+            "unshare-in-place": "mapped-once",
+            "copy-drops-swap": "yes",
+        },
+        proposal=True,
+        sources=(
+            "David Hildenbrand, [PATCH v1 06/11] and [PATCH v1 07/11], 17 Dec 2021,"
+            " <20211217113049.23850-1-david@redhat.com>",
+        ),
+        open_questions=("write faults and swap-in stay as in 5.16; part 2 was to change them",),
+    ),
+    Row(
+        "three-state",
+        "on top of unshare-2021",
+        "three states in place of a map count: not mapped, mapped once, possibly more",
+        "unshare-2021",
+        {
+            "counting": "three-state",
+            "unshare": "possibly-mapped-more",
+            "still-mapped": "by-rmap",
+        },
+        proposal=True,
+        sources=(
+            "Matthew Wilcox, 19 Dec 2021, <Yb+gId/gXocrlJYD@casper.infradead.org>",
+        ),
+        open_questions=(
+            "whether reclaim is done is decided by an rmap walk, since \"possibly more\" never ends",
+            "swap-in and MADV_PAGEOUT read the state as if it were the count",
+        ),
+    ),
+    Row(
+        "zero-one-two-many",
+        "on top of unshare-2021",
+        "a map count that is exact up to two",
+        "three-state",
+        {"counting": "zero-one-two-many"},
+        proposal=True,
+        sources=(
+            "a finer reading of Matthew Wilcox, 19 Dec 2021,"
+            " <Yb+gId/gXocrlJYD@casper.infradead.org>",
+        ),
+        open_questions=("as three-state",),
+    ),
+    Row(
+        "no-mapcount",
+        "on top of the 5.16 rules",
+        "no map count: the refcount decides everywhere, nothing is unshared, rmap where it matters",
+        "linux-5.10",
+        {
+            "counting": "none",
+            "swapin": "by-refcount",
+            "pageout-skips": "mapped-twice-by-rmap",
+            "still-mapped": "by-rmap",
+            "copy-drops-swap": "yes",
+        },
+        proposal=True,
+        sources=(
+            "Linus Torvalds, 19 Dec 2021,"
+            " <CAHk-=wiAzmB-jiHvF+EZ1-b0X3ts4LAYHaVhzpzXEjmC0X95eg@mail.gmail.com>",
+        ),
+        open_questions=("fork, reclaim and soft-dirty as in 5.16",),
+    ),
+    Row(
+        "exclusive-bit",
+        "on top of the 5.16 rules",
+        "one bit \"exclusive to this process\": set by every COW copy, cleared when fork shares",
+        "linux-5.10",
+        {
+            "marks": "anon-exclusive",
+            "reuse": "by-exclusive-bit",
+            "copy-drops-swap": "yes",
+        },
+        proposal=True,
+        sources=(
+            "Linus Torvalds, 19 Dec 2021,"
+            " <CAHk-=whYT0Q1F=bxG0yi=LN5gXY64zBwefsbkLoRiP5p598d5A@mail.gmail.com>",
+        ),
+        open_questions=(
+            "swapping, migration and GUP are not mentioned: as in 5.16",
+            "fork copies what looks pinned and clears the bit of what it shares",
+        ),
+    ),
+)
+
+_BY_NAME: Final = {row.name: row for row in ROWS}
+
+
+def names() -> tuple[str, ...]:
+    """All kernels in order of age, then all proposals."""
+    return tuple(_BY_NAME)
+
+
+def row(name: str) -> Row:
+    """The row called `name`.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return _BY_NAME[name]
+
+
+def resolve(name: str) -> dict[str, str]:
+    """Every decision point's choice of the kernel `name`, changes of its ancestors applied."""
+    chosen = _BY_NAME[name]
+    choices = resolve(chosen.extends) if chosen.extends else {}
+    choices.update(chosen.changes)
+    return choices
+
+
+def absent_verbs(name: str) -> Choices:
+    """Verbs whose call the kernel lacks; a proposal lacks what was not there in v5.16: nothing."""
+    return _BY_NAME[name].absent

@@ -1,0 +1,103 @@
+"""Write permission that comes or goes without a write: FOLL_FORCE, mprotect, soft-dirty, marks."""
+
+from __future__ import annotations
+
+from pageherd.machine.jit import KernelRecord, helper
+from pageherd.machine.layout import State
+from pageherd.machine.questions import (
+    FORCE,
+    MARKS,
+    MPROTECT_UPGRADE,
+    NO,
+    SOFT_DIRTY_SKIPS,
+    YES,
+    ZERO_PIN,
+)
+from pageherd.machine.state import (
+    FOLL_BREAK_COW,
+    FOLL_COW,
+    FOLL_FORCE,
+    PTE_DIRTY,
+    PTE_SOFT_DIRTY,
+    VM_SOFTDIRTY,
+    VM_WRITE,
+    is_anon,
+    is_exclusive,
+    page_maybe_dma_pinned,
+    pte_of,
+)
+from pageherd.rules.base import decision_point, no, yes
+
+MARK = decision_point("marks", MARKS, kernel_function="SetPageAnonExclusive")
+MARK.value("none", 0, "no mark; until v5.18")
+MARK.value("anon-exclusive", 1, "PG_anon_exclusive; v5.19 (78fbe906cc90, 6c287605fd56)")
+
+FORCED = decision_point("force", FORCE, kernel_function="can_follow_write_pte")
+
+
+@FORCED.alternative(
+    "cow-broken-and-dirty", "can_follow_write_pte, FOLL_COW; v4.9 to v5.19 (19be0eaffa3a)"
+)
+def cow_broken_and_dirty(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """A write fault has been through (FOLL_COW) and the entry is dirty."""
+    foll = int(s.t_foll[t])
+    forced = (foll & (FOLL_FORCE | FOLL_BREAK_COW)) != 0 and (foll & FOLL_COW) != 0
+    dirty = (pte_of(s, int(s.t_mm[t]), int(s.t_page[t])) & PTE_DIRTY) != 0
+    return YES if forced and dirty else NO
+
+
+@FORCED.alternative("exclusive", "can_follow_write_pte; v6.0 and 5.19.y (5535be309971)")
+def exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The page is anonymous and exclusive, in a mapping that is not writable or tracked."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if (int(s.t_foll[t]) & FOLL_FORCE) == 0 or int(s.vma[mm, page]) & VM_WRITE:
+        return NO
+    if not is_anon(frame) or needs_tracking(s, mm, page):
+        return NO
+    return YES if is_exclusive(s, frame) else NO
+
+
+@helper
+def needs_tracking(s: State, mm: int, page: int) -> bool:
+    """vma_soft_dirty_enabled() and the entry is not soft-dirty: a write must be noticed."""
+    if int(s.vma[mm, page]) & VM_SOFTDIRTY:
+        return False
+    return (pte_of(s, mm, page) & PTE_SOFT_DIRTY) == 0
+
+
+UPGRADE = decision_point("mprotect-upgrade", MPROTECT_UPGRADE, kernel_function="change_pte_range")
+UPGRADE.group("never", "change_pte_range; until v5.19, a write fault decides", no)
+
+
+@UPGRADE.alternative("exclusive-dirty", "can_change_pte_writable; v6.0 (64fe24a3e05e) and v6.1")
+def exclusive_dirty(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """An exclusive page whose entry is dirty, unless writes are tracked."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    dirty = (pte_of(s, mm, page) & PTE_DIRTY) != 0
+    return YES if dirty and is_exclusive(s, frame) and not needs_tracking(s, mm, page) else NO
+
+
+@UPGRADE.alternative("exclusive", "can_change_private_pte_writable; v6.12 and later")
+def upgrade_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """An exclusive page, unless writes are tracked."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    return YES if is_exclusive(s, frame) and not needs_tracking(s, mm, page) else NO
+
+
+SOFT_DIRTY = decision_point(
+    "soft-dirty-skips", SOFT_DIRTY_SKIPS, kernel_function="clear_soft_dirty, pte_is_pinned"
+)
+SOFT_DIRTY.group("nothing", "clear_soft_dirty; until v5.10.0", no)
+
+
+@SOFT_DIRTY.alternative("pinned", "pte_is_pinned; v5.11 and 5.10.y (9348b73c2e1b)")
+def pinned(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """A writable entry of a page that may be pinned by a process that ever pinned."""
+    if s.mm_has_pinned[int(s.t_mm[t])] == 0 or not is_anon(frame):
+        return NO
+    return YES if page_maybe_dma_pinned(s, frame) else NO
+
+
+ZERO = decision_point("zero-pin", ZERO_PIN, kernel_function="try_grab_page")
+ZERO.group("not-counted", "try_grab_page; v6.5 and 6.1.y (c8070b787519)", no)
+ZERO.group("counted", "try_grab_page; until v6.4", yes)

@@ -1,0 +1,124 @@
+"""reuse: may a write fault keep writing to the page it hit, or must it copy?  (do_wp_page)
+
+The oldest argument of all: a map count ignores holders that matter (a pipe), a reference count
+honours holders that do not (an LRU batch), and an exclusive mark has to be kept right by everyone.
+"""
+
+from __future__ import annotations
+
+from pageherd.machine.jit import KernelRecord, helper
+from pageherd.machine.layout import State
+from pageherd.machine.questions import COPY, REUSE, REUSE_PAGE, WAIT_FOR_LOCK
+from pageherd.machine.state import (
+    PG_DIRTY,
+    PG_LRU,
+    PG_WRITEBACK,
+    delete_from_swap_cache,
+    has_flag,
+    in_swap_cache,
+    is_exclusive,
+    locked_by_other,
+    lru_add_drain,
+    page_count,
+    set_flag,
+    swap_count_of,
+    trylock_page,
+    try_to_free_swap,
+    unlock_page,
+)
+from pageherd.rules.base import decision_point
+
+POINT = decision_point("reuse", REUSE, kernel_function="do_wp_page")
+
+
+@helper
+def reuse_swap_page(s: State, frame: int, maps: int) -> bool:
+    """reuse_swap_page(): one user by maps + swap entries; leaves the swap cache if it can.
+
+    Under write-back to a device that needs stable pages the answer is no.
+    """
+    if maps + swap_count_of(s, frame) > 1:
+        return False
+    if in_swap_cache(s, frame):
+        if has_flag(s, frame, PG_WRITEBACK):
+            return s.swap_stable_writes == 0
+        if swap_count_of(s, frame) + maps == 1:
+            set_flag(s, frame, PG_DIRTY)
+            delete_from_swap_cache(s, frame)
+    return True
+
+
+@helper
+def reuse_by_count(s: State, t: int, frame: int, maps: int) -> int:
+    """do_wp_page() until v5.8: under the page lock, which it may sleep for."""
+    if not trylock_page(s, t, frame):
+        return WAIT_FOR_LOCK if locked_by_other(s, t, frame) else COPY
+    reuse = reuse_swap_page(s, frame, maps)
+    unlock_page(s, frame)
+    return REUSE_PAGE if reuse else COPY
+
+
+@POINT.alternative("by-mapcount", "do_wp_page, reuse_swap_page; until v5.8 (09854ba94c6a)")
+def by_mapcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse when the page is mapped once and no swap entry names it; references do not count."""
+    return reuse_by_count(s, t, frame, int(s.mapcount[frame]))
+
+
+@POINT.alternative("by-refcount", "do_wp_page; v5.9 to v5.17 (09854ba94c6a)")
+def by_refcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse when the refcount is exactly 1; never sleep, so a busy page lock means copy."""
+    if page_count(s, frame) != 1:
+        return COPY
+    if not trylock_page(s, t, frame):
+        return COPY
+    reuse = s.mapcount[frame] <= 1 and page_count(s, frame) == 1
+    unlock_page(s, frame)
+    return REUSE_PAGE if reuse else COPY
+
+
+@helper
+def alone_after_drop(s: State, t: int, frame: int) -> int:
+    """do_wp_page() since v5.18: get rid of the LRU batch and the swap cache, then count.
+
+    More than three references cannot all be the mapping, this CPU's batch and the swap cache.
+    """
+    if page_count(s, frame) > 3:
+        return COPY
+    if not has_flag(s, frame, PG_LRU):
+        lru_add_drain(s, int(s.t_cpu[t]))
+    if page_count(s, frame) > 1 + int(in_swap_cache(s, frame)):
+        return COPY
+    if not trylock_page(s, t, frame):
+        return COPY
+    try_to_free_swap(s, frame)
+    alone = page_count(s, frame) == 1
+    unlock_page(s, frame)
+    return REUSE_PAGE if alone else COPY
+
+
+@POINT.alternative("by-refcount-after-drop", "do_wp_page; v5.18 (53a05ad9f21d, d4c470970d45)")
+def by_refcount_after_drop(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Drain this CPU's LRU batch, free an idle swap slot, then reuse when the refcount is 1."""
+    return alone_after_drop(s, t, frame)
+
+
+@POINT.alternative("by-exclusive", "do_wp_page, wp_can_reuse_anon_folio; v5.19 (6c287605fd56)")
+def by_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse a page marked exclusive whatever its counts; else decide as v5.18, and mark it."""
+    if is_exclusive(s, frame):
+        return REUSE_PAGE
+    return alone_after_drop(s, t, frame)
+
+
+@POINT.alternative("by-state", "proposal: Willy's three states, used for write faults")
+def by_state(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse when the counter says "mapped exactly once"; "possibly more" copies."""
+    return reuse_by_count(s, t, frame, int(s.mapcount[frame]))
+
+
+@POINT.alternative("by-exclusive-bit", "proposal: one bit, set by every COW copy, cleared by fork")
+def by_exclusive_bit(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse a page marked exclusive; else decide by the refcount as v5.9."""
+    if is_exclusive(s, frame):
+        return REUSE_PAGE
+    return COPY if page_count(s, frame) != 1 else REUSE_PAGE

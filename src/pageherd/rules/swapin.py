@@ -1,0 +1,140 @@
+"""swapin and its relatives: how a page comes back from swap.  (do_swap_page)
+
+The machine has already dropped the swap entry's count when it asks.
+"""
+
+from __future__ import annotations
+
+from pageherd.machine.jit import KernelRecord, helper
+from pageherd.machine.layout import State
+from pageherd.machine.questions import (
+    DROP_AFTER,
+    DROP_BEFORE,
+    KEEP_CACHE,
+    MAP_EXCLUSIVE,
+    MAP_READ_ONLY,
+    MAP_WRITABLE,
+    READAHEAD_DRAINS,
+    SWAP_BYPASS,
+    SWAP_EXCLUSIVE,
+    SWAPIN,
+    SWAPIN_DROP,
+    SWAPIN_READ_MAPS_WRITABLE,
+)
+from pageherd.machine.state import (
+    FAULT_WRITE,
+    PG_LRU,
+    PG_WRITEBACK,
+    PTE_SWP_EXCLUSIVE,
+    SWAP_ZRAM,
+    has_flag,
+    in_swap_cache,
+    lru_add_drain,
+    page_count,
+    pte_of,
+)
+from pageherd.rules.base import decision_point, no, yes
+from pageherd.rules.reuse import reuse_swap_page
+
+POINT = decision_point("swapin", SWAPIN, kernel_function="do_swap_page")
+
+
+@helper
+def is_write(s: State, t: int) -> bool:
+    return (int(s.t_fault[t]) & FAULT_WRITE) != 0
+
+
+@helper
+def entry_is_exclusive(s: State, t: int, frame: int) -> bool:
+    """pte_swp_exclusive(), not under write-back to a device that needs stable pages."""
+    pte = pte_of(s, int(s.t_mm[t]), int(s.t_page[t]))
+    if (pte & PTE_SWP_EXCLUSIVE) == 0:
+        return False
+    return not (has_flag(s, frame, PG_WRITEBACK) and s.swap_stable_writes != 0)
+
+
+@POINT.alternative("by-mapcount", "do_swap_page, reuse_swap_page; until v5.17")
+def by_mapcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """A write maps it writable when no other mapping and no other swap entry exists.
+
+    The kernel asks before it drops the entry, so that a lone owner counts 0 maps + 1 entry.
+    """
+    if is_write(s, t) and reuse_swap_page(s, frame, int(s.mapcount[frame]) + 1):
+        return MAP_WRITABLE
+    return MAP_READ_ONLY
+
+
+@POINT.alternative("by-refcount", "do_swap_page; v5.18 (c145e0b47c77)")
+def by_refcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """A write maps it writable when it is not in the swap cache or has one reference."""
+    if not is_write(s, t):
+        return MAP_READ_ONLY
+    alone = not in_swap_cache(s, frame) or page_count(s, frame) == 1
+    return MAP_WRITABLE if alone else MAP_READ_ONLY
+
+
+@POINT.alternative("by-exclusive", "do_swap_page; v5.19 to v6.19 (1493a1913e34)")
+def by_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Exclusive by the swap entry's bit, or not in the swap cache, or with one reference."""
+    exclusive = not in_swap_cache(s, frame) or entry_is_exclusive(s, t, frame)
+    if exclusive or page_count(s, frame) == 1:
+        return MAP_EXCLUSIVE | MAP_WRITABLE
+    return MAP_READ_ONLY
+
+
+@POINT.alternative("by-exclusive-bit-only", "do_swap_page; in effect from v7.0, in words from v7.3")
+def by_exclusive_bit_only(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Exclusive by the swap entry's bit alone."""
+    return MAP_EXCLUSIVE | MAP_WRITABLE if entry_is_exclusive(s, t, frame) else MAP_READ_ONLY
+
+
+@helper
+def drain_for_write(s: State, t: int, frame: int) -> None:
+    """A write fault drains this CPU's batch if the page may be in it (d4c470970d45, v5.18)."""
+    if is_write(s, t) and not has_flag(s, frame, PG_LRU):
+        lru_add_drain(s, int(s.t_cpu[t]))
+
+
+DROP = decision_point("swapin-drop", SWAPIN_DROP, kernel_function="should_try_to_free_swap")
+
+
+@DROP.alternative("keep", "do_swap_page; until v5.17, with swap less than half full")
+def keep(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Leave the page in the swap cache."""
+    return KEEP_CACHE
+
+
+@DROP.alternative("before-write", "should_try_to_free_swap; v5.18 to v6.19 (c145e0b47c77)")
+def before_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """For a write, if only the cache and this fault have references: free it before deciding."""
+    drain_for_write(s, t, frame)
+    return DROP_BEFORE if is_write(s, t) and page_count(s, frame) == 2 else KEEP_CACHE
+
+
+@DROP.alternative("after-exclusive-write", "should_try_to_free_swap; v7.3 (after mapping since 4b34f1d82c65)")
+def after_exclusive_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """After mapping: always for a synchronous device, else for an exclusive write."""
+    if s.swap_kind == SWAP_ZRAM or (is_write(s, t) and entry_is_exclusive(s, t, frame)):
+        return DROP_AFTER
+    return KEEP_CACHE
+
+
+READ = decision_point(
+    "swapin-read-maps", SWAPIN_READ_MAPS_WRITABLE, kernel_function="do_swap_page"
+)
+READ.group("read-only", "do_swap_page; until v6.1", no)
+READ.group("writable-if-exclusive", "do_swap_page; v6.12 and later", yes)
+
+BYPASS = decision_point("swap-bypass", SWAP_BYPASS, kernel_function="do_swap_page")
+BYPASS.group("never", "do_swap_page; v7.0 and later, the swap cache is always used", no)
+BYPASS.group("when-alone", "do_swap_page, SWP_SYNCHRONOUS_IO; v4.15 (0bcac06f27d7) to v6.19", yes)
+
+EXCLUSIVE = decision_point("swap-exclusive", SWAP_EXCLUSIVE, kernel_function="try_to_unmap_one")
+EXCLUSIVE.group("forgotten", "try_to_unmap_one; until v5.18", no)
+EXCLUSIVE.group("in-the-entry", "try_to_unmap_one, pte_swp_mkexclusive; v5.19 (1493a1913e34)", yes)
+
+READAHEAD = decision_point(
+    "readahead-drains", READAHEAD_DRAINS, kernel_function="swap_cluster_readahead"
+)
+READAHEAD.group("no", "swap_cluster_readahead; v7.3", no)
+READAHEAD.group("yes", "swap_cluster_readahead, lru_add_drain; until v7.2", yes)

@@ -1,0 +1,210 @@
+"""The breadth-first search over a program's outcomes, compiled.
+
+States are kept whole and compared whole, so no state is ever lost to a hash collision.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from pageherd.machine.drive import STEP_LIMIT, begin, step_thread
+from pageherd.machine.jit import ALARM_STUCK, ALARM_WRAPPED, KernelRecord, driver, helper
+from pageherd.machine.layout import State, States
+from pageherd.machine.steps import BLOCKED, IDLE
+from pageherd.machine.watch import ALIVE, COUNTS, NO_LEAK
+from pageherd.promises.checks import check_state
+from pageherd.promises.leaks import check_leaks
+
+NR_PROMISES: Final = 8
+
+# the places of `summary`
+STATES: Final = 0
+TRANSITIONS: Final = 1
+ALARM: Final = 2
+ALARM_PARENT: Final = 3
+ALARM_EDGE: Final = 4
+PRUNED: Final = 5
+FULL: Final = 6
+FINAL: Final = 7
+SUMMARY: Final = 8
+
+_MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT: Final = np.uint64(29)
+
+
+@helper
+def hash_words(words: Any, i: int, n: int) -> Any:
+    """A 64-bit hash of the first `n` words of words[i]."""
+    h = np.uint64(n)
+    for j in range(n):
+        h = (h ^ words[i, j]) * _MULTIPLIER
+        h ^= h >> _SHIFT
+    return h
+
+
+@helper
+def same_words(words: Any, i: int, j: int, n: int) -> bool:
+    for w in range(n):
+        if words[i, w] != words[j, w]:
+            return False
+    return True
+
+
+@helper
+def run_checked(s: State, k: KernelRecord, op: Any) -> None:
+    """Run one operation; after each step look at every promise."""
+    begin(s, k, op)
+    t = int(op.thread)
+    for _ in range(STEP_LIMIT):
+        following = step_thread(s, k, t)
+        if following == BLOCKED:
+            break
+        check_state(s, k)
+        if following == IDLE or s.alarm != 0:
+            return
+    s.alarm = ALARM_STUCK
+
+
+@helper
+def advance(s: State, op: Any, full: Any, main_group: int) -> None:
+    """Note that `op` is done; the next group begins when all of this one are."""
+    s.done = s.done | op.bit
+    if s.done == full[s.group]:
+        s.done = 0
+        s.group += 1
+        if s.group == main_group:
+            s.copies = 0
+
+
+@driver
+def search(
+    states: States,
+    words: Any,
+    compared: int,
+    table: Any,
+    parents: Any,
+    edges: Any,
+    finals: Any,
+    weights: Any,
+    broken: Any,
+    summary: Any,
+    kernels: Any,
+    ops: Any,
+    full: Any,
+    main_group: int,
+) -> None:
+    """Explore every outcome of the program `ops` from states[0].
+
+    Args:
+        states: (capacity + 1,) state records; the last one is scratch.
+        words: the same memory as (capacity + 1, words per record) uint64.
+        compared: how many leading words identify a state.
+        table: (power of two,) int32, all -1.
+        parents, edges: (capacity,) int32; an edge is 2 * operation + (1 if it was left out).
+        finals: (capacity,) int32, filled with the final states.
+        weights: (capacity,) int32, the operations run on the way to a state; of several ways the
+            one with the fewest is kept.
+        broken: (NR_PROMISES, 3) int32, all -1: parent, edge and weight of the shortest breach; for
+            `no-leak` the final state itself, -1 and its weight.
+        summary: (SUMMARY,) int64.
+        kernels: (1,) kernel record.
+        ops: operations with group, bit and needs; full: the done-set of each complete group.
+    """
+    capacity = states.shape[0] - 1
+    scratch = capacity
+    mask = table.shape[0] - 1
+    k = kernels[0]
+    groups = full.shape[0]
+    if groups > 0 and main_group == 0:
+        states[0].copies = 0
+    table[np.int64(hash_words(words, 0, compared) & np.uint64(mask))] = 0
+    parents[0] = -1
+    edges[0] = -1
+    weights[0] = 0
+    count = 1
+    transitions = 0
+    final = 0
+    i = 0
+    while i < count:
+        group = int(states[i].group)
+        if group == groups:
+            finals[final] = i
+            final += 1
+            i += 1
+            continue
+        for j in range(ops.shape[0]):
+            if ops[j].group != group:
+                continue
+            done = int(states[i].done)
+            if done & int(ops[j].bit) or (done & int(ops[j].needs)) != int(ops[j].needs):
+                continue
+            for left_out in range(int(ops[j].maybe), -1, -1):
+                words[scratch] = words[i]
+                s = states[scratch]
+                edge = 2 * j + left_out
+                weight = weights[i] + 1 - left_out
+                if left_out == 0:
+                    run_checked(s, k, ops[j])
+                transitions += 1
+                broke = int(s.broke)
+                s.broke = 0
+                if s.alarm == ALARM_WRAPPED:
+                    s.alarm = 0
+                    broke |= (1 << COUNTS) | (1 << ALIVE)
+                if s.alarm != 0:
+                    summary[ALARM] = s.alarm
+                    summary[ALARM_PARENT] = i
+                    summary[ALARM_EDGE] = edge
+                    summary[STATES] = count
+                    summary[TRANSITIONS] = transitions
+                    summary[FINAL] = final
+                    return
+                for promise in range(NR_PROMISES):
+                    if broke & (1 << promise) and (
+                        broken[promise, 0] < 0 or weight < broken[promise, 2]
+                    ):
+                        broken[promise, 0] = i
+                        broken[promise, 1] = edge
+                        broken[promise, 2] = weight
+                if broke & (1 << ALIVE):
+                    summary[PRUNED] += 1
+                    continue  # what follows has no meaning
+                advance(s, ops[j], full, main_group)
+                slot = np.int64(hash_words(words, scratch, compared) & np.uint64(mask))
+                while table[slot] >= 0 and not same_words(words, table[slot], scratch, compared):
+                    slot = (slot + 1) & mask
+                if table[slot] >= 0:
+                    seen = table[slot]
+                    if weight < weights[seen]:
+                        weights[seen] = weight
+                        parents[seen] = i
+                        edges[seen] = edge
+                    continue
+                if count == capacity:
+                    summary[FULL] = 1
+                    summary[STATES] = count
+                    summary[TRANSITIONS] = transitions
+                    summary[FINAL] = final
+                    return
+                table[slot] = count
+                words[count] = words[scratch]
+                parents[count] = i
+                edges[count] = edge
+                weights[count] = weight
+                count += 1
+        i += 1
+    for j in range(final):
+        weight = weights[finals[j]]
+        if broken[NO_LEAK, 0] >= 0 and broken[NO_LEAK, 2] <= weight:
+            continue
+        words[scratch] = words[finals[j]]
+        s = states[scratch]
+        check_leaks(s, k)
+        if int(s.broke) & (1 << NO_LEAK) or s.alarm != 0:
+            broken[NO_LEAK, 0] = finals[j]
+            broken[NO_LEAK, 2] = weight
+    summary[STATES] = count
+    summary[TRANSITIONS] = transitions
+    summary[FINAL] = final
