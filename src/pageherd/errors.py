@@ -59,7 +59,7 @@ class RuleError(PageherdError):
 class ModelError(PageherdError):
     """The machine raised an alarm: the answer would mean nothing, so there is none."""
 
-    def __init__(self, message: str, operation: int = -1, path: tuple[object, ...] = ()) -> None:
+    def __init__(self, message: str, alarm: int = 0, path: tuple[object, ...] = ()) -> None:
         super().__init__(message)
-        self.operation = operation  # the operation that was running
-        self.path = path  # the edges that led there
+        self.alarm = alarm  # the number in `machine.jit`
+        self.path = path  # the edges that led there, the last is the operation that was running

@@ -86,6 +86,7 @@ def test_the_limits_are_those_of_the_checker() -> None:
         limits.MAX_STEPS,
         limits.MAX_REFERENCES,
         limits.MAX_REGISTERS,
+        limits.MAX_GROUP,
         limits.MAX_VARIANTS,
         limits.MAX_QUESTIONS,
         limits.MAX_CLAIMS,

@@ -234,6 +234,8 @@ MISTAKES = [
     (HEAD + many(9, "P: r{} = vmsplice a\n"), "12:4", "at most 8 references"),
     (HEAD + many(17, "P: x{} = read a\n"), "20:4", "at most 16 registers"),
     (HEAD + many(201, "P: read a\n"), "204:1", "at most 200 steps"),
+    (HEAD + "concurrent by operation {\n" + many(17, "P: read a\n"), "21:10", "inside a block"),
+    (HEAD + "concurrent by operation {\n" + many(17, "P: read a\n") + "}\n", "21:1", "16 steps"),
     (HEAD + many(33, "variant v{} {{\n}}\n") + "prepare\nP: exit\n", "68:9", "at most 32 variants"),
     (VALUE + many(33, "copies < {}\n"), "37:1", "at most 32 questions"),
     (ASKED + many(65, "kept on linux-5.8\n"), "70:1", "at most 64 claims"),

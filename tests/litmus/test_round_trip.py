@@ -23,10 +23,12 @@ from pageherd.litmus.syntax import (
     Outcome,
     PageOf,
     Placement,
+    Polarity,
     Prepare,
     Question,
     Step,
     Swap,
+    SwapKind,
     Test,
     Thread,
     Variant,
@@ -38,6 +40,8 @@ SAMPLES = sorted((Path(__file__).parent / "samples").glob("*.litmus"))
 TEXT = st.text(
     st.characters(exclude_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")), max_size=20
 )
+POLARITIES: tuple[Polarity, ...] = ("forbid", "allow", "require")
+SWAP_KINDS: tuple[SwapKind, ...] = ("disk", "slow", "zram", "none")
 WORDS = {Result.STATUS: ("ok", "fault"), Result.STATE: ("absent", "swapped"), Result.VALUE: ()}
 
 
@@ -77,7 +81,7 @@ class Author:
         if kind is Kind.FLAGS:
             chosen = self.draw(st.sets(st.sampled_from(FLAG_WORDS)))
             return tuple(flag for flag in FLAG_WORDS if flag in chosen)
-        simple = {
+        simple: dict[Kind, st.SearchStrategy[object]] = {
             Kind.PAGE: st.just(page),
             Kind.REFERENCE: st.sampled_from(self.live or [""]),
             Kind.PROCESS: st.sampled_from(self.existing()),
@@ -154,7 +158,7 @@ class Author:
             Claim("broken", (KernelRange(f"linux-{n}"),), (), self.draw(sources))
             for n in range(self.draw(st.integers(0, 2)))
         ]
-        if variants and self.draw(st.booleans()):
+        if bool(variants) and self.draw(st.booleans()):
             ranges = (KernelRange("linux-0", "linux-7.y"), KernelRange("mine"))
             claims.append(Claim("unknown", ranges, (variants[0],), self.draw(sources)))
         elif self.draw(st.booleans()):
@@ -166,7 +170,7 @@ class Author:
     def questions(self, variants: list[str]) -> tuple[Question, ...]:
         asked: list[Question] = []
         if any(kind is not Result.REFERENCE for kind in self.bound.values()):
-            for polarity in self.draw(st.sets(st.sampled_from(("forbid", "allow", "require")))):
+            for polarity in self.draw(st.sets(st.sampled_from(POLARITIES))):
                 asked.append(Outcome(polarity, self.condition(), self.claims(variants)))
         for promise in sorted(self.draw(st.sets(st.sampled_from(PROMISES), max_size=3))):
             asked.append(Keeps(promise, self.claims(variants)))
@@ -193,7 +197,7 @@ class Author:
             if self.processes[0] not in self.gone
         ]
         placed = self.draw(st.sets(st.sampled_from(self.processes)))
-        disk = self.draw(st.sampled_from(("disk", "slow", "zram", "none")))
+        disk = self.draw(st.sampled_from(SWAP_KINDS))
         return Test(
             name=self.draw(st.from_regex(r"[a-z0-9][a-z0-9._-]{3,9}x", fullmatch=True)),
             title=self.draw(TEXT),

@@ -168,6 +168,9 @@ def _check_group(group: Group, source: Source) -> None:
             "interleaving paths step by step is not supported yet",
             "operations as a whole can be interleaved: concurrent by operation {",
         )
+    if len(group.steps) > limits.MAX_GROUP:
+        place = group.steps[limits.MAX_GROUP].place
+        raise source.error(place, f"a concurrent group has at most {limits.MAX_GROUP} steps")
     if not group.steps:
         raise source.error(group.place, "a concurrent group without steps")
 

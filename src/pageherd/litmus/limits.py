@@ -19,6 +19,7 @@ MAX_REFERENCES: Final = 8  # references and pins bound in one variant
 MAX_REGISTERS: Final = 16  # registers bound in one variant
 MAX_CPUS: Final = 4
 MAX_STEPS: Final = 200  # steps of one variant, `prepare` expanded
+MAX_GROUP: Final = 16  # steps of one concurrent group
 MAX_VARIANTS: Final = 32
 MAX_QUESTIONS: Final = 32
 MAX_CLAIMS: Final = 64  # claims under one question

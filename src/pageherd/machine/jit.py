@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 from pageherd.machine import layout as layouts
 from pageherd.machine.layout import Layout
-from pageherd.machine.questions import NR_QUESTIONS
+from pageherd.machine.questions import NR_QUESTIONS, QUESTIONS
 from pageherd.machine.steps import NR_STEPS
 
 JIT: Final = not config.DISABLE_JIT
@@ -48,17 +48,17 @@ KERNEL_DTYPE: Final = np.dtype(
     align=True,
 )
 
-ALARM_EXCEPTION: Final = 1
-ALARM_NONSENSE: Final = 2
-ALARM_WRAPPED: Final = 3
-ALARM_NO_FRAME: Final = 4
-ALARM_STUCK: Final = 5
+ALARM_WRAPPED: Final = 1
+ALARM_NO_FRAME: Final = 2
+ALARM_STUCK: Final = 3
+ALARM_STEP_RAISED: Final = 4
+ALARM_RULE_RAISED: Final = 1000  # + the question that was asked
+ALARM_RULE_NONSENSE: Final = 2000  # + the question that was asked
 ALARMS: Final = {
-    ALARM_EXCEPTION: "a rule or step raised an exception",
-    ALARM_NONSENSE: "a rule gave an answer that its question does not have",
     ALARM_WRAPPED: "a count left its range",
     ALARM_NO_FRAME: "the layout ran out of frames",
-    ALARM_STUCK: "a kernel path does not come to an end (no progress)",
+    ALARM_STUCK: "a kernel path does not come to an end",
+    ALARM_STEP_RAISED: "a step raised an exception",
 }
 
 STEPS: Final[dict[int, StepFunction]] = {}
@@ -144,72 +144,95 @@ def _types(layout: Layout) -> tuple[Any, Any]:
 _kept: list[Any] = []  # compiled functions must outlive the addresses handed out
 
 
-def _guard(function: Callable[..., int], answers: int, is_rule: bool) -> Callable[..., int]:
-    """Wrap `function` so that an exception, or an answer out of range, becomes an alarm."""
+def _guarded_step(function: Callable[..., int]) -> Callable[..., int]:
+    """With bounds checks on: an exception inside a step becomes an alarm of the state."""
     inner = numba.njit(function)
-    exception, nonsense = ALARM_EXCEPTION, ALARM_NONSENSE
+    raised = ALARM_STEP_RAISED
 
-    if is_rule:
-
-        def guarded_rule(s: Any, t: int, k: Any, frame: int) -> int:
-            result = np.int64(0)
-            try:
-                result = np.int64(inner(s, t, k, frame))
-            except Exception:
-                s.alarm = exception
-            if result < 0 or (answers > 0 and result >= answers):
-                s.alarm = nonsense
-                result = np.int64(0)
-            return result
-
-        return guarded_rule
-
-    def guarded_step(s: Any, t: int, k: Any) -> int:
+    def guarded(s: Any, t: int, k: Any) -> int:
         result = np.int64(0)
         try:
             result = np.int64(inner(s, t, k))
         except Exception:
-            s.alarm = exception
+            s.alarm = raised
         return result
 
-    return guarded_step
+    return guarded
+
+
+def _guarded_rule(function: Callable[..., int], question: int) -> Callable[..., int]:
+    """A rule whose exceptions, and answers that its question does not have, become alarms."""
+    inner = numba.njit(function)
+    raised, nonsense = ALARM_RULE_RAISED + question, ALARM_RULE_NONSENSE + question
+    answers = len(QUESTIONS[question].answers)
+
+    def guarded(s: Any, t: int, k: Any, frame: int) -> int:
+        result = np.int64(0)
+        try:
+            result = np.int64(inner(s, t, k, frame))
+        except Exception:
+            s.alarm = raised
+        if result < 0 or (answers > 0 and result >= answers):
+            s.alarm = nonsense
+            result = np.int64(0)
+        return result
+
+    return guarded
 
 
 @cache
-def address_of(
-    function: Callable[..., int], layout: Layout, *, is_rule: bool = False, answers: int = -1
-) -> int:
-    """The address of `function` compiled for `layout` (without the JIT: its index).
+def step_address(function: StepFunction, layout: Layout) -> int:
+    """The address of a step compiled for `layout` (without the JIT: its index)."""
+    if not JIT:
+        return _index_of(function)
+    state, kernel = _types(layout)
+    signature = types.int64(state, types.int64, kernel)
+    return _compiled(signature, _guarded_step(function) if GUARDED else function, not GUARDED)
 
-    `answers >= 0` marks a function that is not to be trusted (a user's rule, a planted fault): it
-    is wrapped so that exceptions and answers beyond `answers` (0: no bound) raise an alarm.
+
+@cache
+def rule_address(function: RuleFunction, layout: Layout, question: int, trusted: bool) -> int:
+    """The address of a rule compiled for `layout` (without the JIT: its index).
+
+    A rule that is not to be trusted (a user's) is checked at every call: an exception, or an
+    answer that `question` does not have, raises an alarm that names the question.
 
     Raises:
-        numba.core.errors.NumbaError: the function uses something that Numba cannot compile.
+        numba.core.errors.NumbaError: it uses something that Numba cannot compile.
     """
-    guarded = answers >= 0 or GUARDED
+    guarded = GUARDED or not trusted
     if not JIT:
-        FUNCTIONS.append(_checked(function, answers) if answers >= 0 else function)
-        return len(FUNCTIONS) - 1
+        return _index_of(function if trusted else _checked(function, question))
     state, kernel = _types(layout)
-    arguments = (state, types.int64, kernel) + ((types.int64,) if is_rule else ())
-    signature = types.int64(*arguments)
-    if guarded:
-        compiled = numba.cfunc(signature)(_guard(function, answers, is_rule))
-    else:
+    signature = types.int64(state, types.int64, kernel, types.int64)
+    return _compiled(
+        signature, _guarded_rule(function, question) if guarded else function, not guarded
+    )
+
+
+def _compiled(signature: Any, function: Callable[..., int], cached: bool) -> int:
+    if cached:
         with _cache_directory():
             compiled = numba.cfunc(signature, cache=True)(function)
+    else:
+        compiled = numba.cfunc(signature)(function)
     _kept.append(compiled)
     return int(compiled.address)
 
 
-def _checked(function: Callable[..., int], answers: int) -> Callable[..., int]:
-    """Without the JIT: exceptions pass, nonsense becomes an alarm."""
+def _index_of(function: Callable[..., int]) -> int:
+    FUNCTIONS.append(function)
+    return len(FUNCTIONS) - 1
 
-    def checked(s: Any, *rest: Any) -> int:
-        result = function(s, *rest)
+
+def _checked(function: RuleFunction, question: int) -> RuleFunction:
+    """Without the JIT: exceptions pass, nonsense becomes an alarm."""
+    answers = len(QUESTIONS[question].answers)
+
+    def checked(s: Any, t: int, k: Any, frame: int) -> int:
+        result = function(s, t, k, frame)
         if result < 0 or (answers > 0 and result >= answers):
-            s.alarm = ALARM_NONSENSE
+            s.alarm = ALARM_RULE_NONSENSE + question
             return 0
         return int(result)
 
@@ -230,8 +253,8 @@ def cache_directory() -> Path:
     digest = hashlib.blake2b(digest_size=8)
     digest.update(f"{numba.__version__} {np.__version__} {config.BOUNDSCHECK}".encode())
     package = Path(__file__).parent.parent
-    for folder in ("machine", "rules", "promises", "search"):
-        for source in sorted((package / folder).glob("*.py")):
+    for pattern in ("machine/*.py", "rules/*.py", "promises/*.py", "search/store.py"):
+        for source in sorted(package.glob(pattern)):
             digest.update(source.read_bytes())
     chosen = root / digest.hexdigest()
     if not chosen.exists():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -21,11 +22,17 @@ import numpy as np
 
 from pageherd.errors import RuleError
 from pageherd.machine import paths
-from pageherd.machine.jit import JIT, KERNEL_DTYPE, STEPS, address_of
+from pageherd.machine.jit import (
+    ALARM_RULE_NONSENSE,
+    ALARM_RULE_RAISED,
+    KERNEL_DTYPE,
+    STEPS,
+    rule_address,
+    step_address,
+)
 from pageherd.machine.layout import TEST, Layout
-from pageherd.machine.questions import NR_QUESTIONS, QUESTIONS
 from pageherd.rules import kernels
-from pageherd.rules.base import Alternative
+from pageherd.rules.base import Alternative, RuleFunction
 from pageherd.rules.catalog import POINTS
 
 assert paths.PATHS  # importing them registered the steps
@@ -198,7 +205,7 @@ def record(
     for done, (number, function) in enumerate(sorted(STEPS.items())):
         if progress:
             progress(done, total, f"step {function.__name__}")
-        table["step"][0, number] = address_of(function, layout)
+        table["step"][0, number] = step_address(function, layout)
     for done, chosen in enumerate(kernel.choices.values(), len(STEPS)):
         if progress:
             progress(done, total, f"rule {chosen.point}={chosen.name}")
@@ -213,28 +220,38 @@ def entries(chosen: Alternative, layout: Layout) -> tuple[int, ...]:
         return chosen.values
     questions = POINTS[chosen.point].questions
     return tuple(
-        _compile(chosen, function, len(QUESTIONS[question].answers), layout)
+        _compile(chosen, function, question, layout)
         for question, function in zip(questions, chosen.functions, strict=True)
     )
 
 
-def _compile(chosen: Alternative, function: Callable[..., int], answers: int, layout: Layout) -> int:
+def _compile(chosen: Alternative, function: RuleFunction, question: int, layout: Layout) -> int:
     if chosen.trusted:
-        return address_of(function, layout, is_rule=True)
-    if not JIT:
-        return address_of(function, layout, is_rule=True, answers=answers)
+        return rule_address(function, layout, question, True)
     from numba.core.errors import NumbaError
 
     try:
-        return address_of(function, layout, is_rule=True, answers=answers)
+        return rule_address(function, layout, question, False)
     except NumbaError as error:
         code = function.__code__
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         what = next((line for line in lines if not line.startswith("Failed in")), "cannot compile")
-        where = next((e for e in lines if e.startswith("File ")), "")
-        number = where.rsplit("line ", 1)[-1].rstrip(":") if "line " in where else ""
-        line = number if number.isdigit() else str(code.co_firstlineno)
+        file_line = re.search(r"line (\d+)", next((e for e in lines if e.startswith("File ")), ""))
+        line = file_line[1] if file_line else code.co_firstlineno
         raise RuleError(f"{code.co_filename}:{line}: rule '{chosen.name}': {what}") from error
 
 
-assert NR_QUESTIONS == len(QUESTIONS)
+def blame(kernel: Kernel, alarm: int) -> str | None:
+    """Which rule of the kernel raised `alarm`, as `file:line: what it did`; None: no rule did."""
+    if alarm < ALARM_RULE_RAISED:
+        return None
+    nonsense = alarm >= ALARM_RULE_NONSENSE
+    question = alarm - (ALARM_RULE_NONSENSE if nonsense else ALARM_RULE_RAISED)
+    what = "gave an answer that its question does not have" if nonsense else "raised an exception"
+    for chosen in kernel.choices.values():
+        for asked, function in zip(POINTS[chosen.point].questions, chosen.functions, strict=False):
+            if asked == question:
+                code = function.__code__
+                where = f"{code.co_filename}:{code.co_firstlineno}"
+                return f"{where}: rule '{chosen.name}' ({chosen.point}) {what}"
+    return None

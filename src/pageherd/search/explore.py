@@ -45,7 +45,8 @@ class Exploration:
     """Everything that a search found out.
 
     `complete`: the whole space was explored.  `pruned` counts runs that ended because `alive` broke:
-    what they leave unproven is undetermined.
+    what they leave unproven is undetermined.  `stuck` counts runs in which a kernel path came to no
+    end: they prove nothing either.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -55,11 +56,17 @@ class Exploration:
     seconds: float
     complete: bool
     pruned: int
+    stuck: int
     steps_reached: frozenset[int] = field(default_factory=frozenset)
     questions_asked: frozenset[int] = field(default_factory=frozenset)
 
+    @property
+    def proves(self) -> bool:
+        """Whether what was not found cannot happen."""
+        return self.complete and self.pruned == 0 and self.stuck == 0
 
-def explore(program: Program, kernel: Any, max_states: int = MAX_STATES) -> Exploration:
+
+def explore_program(program: Program, kernel: Any, max_states: int = MAX_STATES) -> Exploration:
     """Run `program` in every way on `kernel` (a record made by `rules.choose.record`).
 
     Raises:
@@ -131,7 +138,8 @@ class _Tables:
     def alarm(self) -> ModelError:
         edge = int(self.summary[store.ALARM_EDGE])
         path = self.path(int(self.summary[store.ALARM_PARENT]), edge)
-        return ModelError(ALARMS[int(self.summary[store.ALARM])], edge // 2, path)
+        alarm = int(self.summary[store.ALARM])
+        return ModelError(ALARMS.get(alarm, "a rule failed"), alarm, path)
 
     def result(self, program: Program, kernel: Any, seconds: float) -> Exploration:
         broken = {
@@ -155,6 +163,7 @@ class _Tables:
             seconds=seconds,
             complete=self.summary[store.FULL] == 0,
             pruned=int(self.summary[store.PRUNED]),
+            stuck=int(self.summary[store.STUCK]),
             steps_reached=frozenset(np.flatnonzero(kernel["stepped"][0]).tolist()),
             questions_asked=frozenset(np.flatnonzero(kernel["asked"][0]).tolist()),
         )

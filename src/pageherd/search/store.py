@@ -28,7 +28,8 @@ ALARM_EDGE: Final = 4
 PRUNED: Final = 5
 FULL: Final = 6
 FINAL: Final = 7
-SUMMARY: Final = 8
+STUCK: Final = 8
+SUMMARY: Final = 9
 
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT: Final = np.uint64(29)
@@ -65,6 +66,23 @@ def run_checked(s: State, k: KernelRecord, op: Any) -> None:
         if following == IDLE or s.alarm != 0:
             return
     s.alarm = ALARM_STUCK
+
+
+@driver
+def step_checked(states: States, i: int, kernels: Any, t: int) -> int:
+    """One step of thread `t` of states[i], and a look at every promise."""
+    following = step_thread(states[i], kernels[0], t)
+    if following != BLOCKED:
+        check_state(states[i], kernels[0])
+    return following
+
+
+@driver
+def leaks(states: States, i: int, kernels: Any) -> int:
+    """Tear states[i] down; the bits of the promises that broke."""
+    states[i].broke = 0
+    check_leaks(states[i], kernels[0])
+    return int(states[i].broke)
 
 
 @helper
@@ -153,6 +171,9 @@ def search(
                 if s.alarm == ALARM_WRAPPED:
                     s.alarm = 0
                     broke |= (1 << COUNTS) | (1 << ALIVE)
+                if s.alarm == ALARM_STUCK:
+                    summary[STUCK] += 1
+                    continue
                 if s.alarm != 0:
                     summary[ALARM] = s.alarm
                     summary[ALARM_PARENT] = i

@@ -163,7 +163,7 @@ def _answer(
         witness = _first(found, lambda end: holds(question.condition, end.registers))
         if witness is not None:
             return Answer(ask, KEPT, claim, witness)
-        return Answer(ask, _judged(found.complete and not found.pruned, found), claim, None)
+        return Answer(ask, _judged(found.proves, found), claim, None)
     path = _first(found, lambda end: _breaks(question, end))
     return Answer(ask, _judged(path is not None, found), claim, path)
 
@@ -172,7 +172,7 @@ def _judged(broken: bool, found: Exploration) -> Word:
     """Broken stands even if the search was cut short; kept needs the whole space."""
     if broken:
         return BROKEN
-    return KEPT if found.complete and not found.pruned else UNDETERMINED
+    return KEPT if found.proves else UNDETERMINED
 
 
 def _breaks(question: Question, ending: Ending) -> bool:

@@ -1,0 +1,5 @@
+"""`python -m pageherd`."""
+
+from pageherd.cli.main import main
+
+raise SystemExit(main())

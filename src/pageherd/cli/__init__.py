@@ -1,0 +1,1 @@
+"""The doors: parse arguments, print; no logic."""

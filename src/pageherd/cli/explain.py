@@ -1,0 +1,133 @@
+"""`pageherd explain`: the shortest trace, with what each step changed."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pageherd.cli.main import BAD_INPUT
+from pageherd.cli.output import compiling, console, json_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pageherd.search.trace import OperationTrace, StepTrace, Trace
+    from pageherd.search.verdict import Answer, Verdict
+
+
+def main(arguments: Namespace) -> int:
+    """Print one trace for each question that is broken; if none is, one run of the test."""
+    from pageherd.cli.run import code
+    from pageherd.search.check import Checker, find
+
+    chosen = find(arguments.test)[0]
+    if arguments.variant:
+        if arguments.variant not in chosen.test.variant_names:
+            known = ", ".join(chosen.test.variant_names)
+            print(
+                f"pageherd: '{chosen.test.name}' has no variant '{arguments.variant}'; it has {known}",
+                file=sys.stderr,
+            )
+            return BAD_INPUT
+        chosen = replace(chosen, variant=arguments.variant)
+    with compiling() as progress:
+        checker = Checker(progress)
+        verdict = checker.check(chosen, arguments.kernel)
+        answers = _told(verdict)
+        traces = [(answer, checker.explain(chosen, arguments.kernel, answer)) for answer in answers]
+    for answer, trace in traces:
+        if trace is None:
+            continue
+        if arguments.json:
+            _print_json(verdict, answer, trace)
+        else:
+            _print(verdict, answer, trace, not arguments.quiet_steps)
+    return code(verdict)
+
+
+def _told(verdict: Verdict) -> list[Answer]:
+    """One answer for each way that is broken differently; else one with an example run."""
+    broken: dict[object, Answer] = {}
+    for answer in verdict.answers:
+        if answer.verdict == "broken" and answer.path is not None:
+            broken.setdefault(answer.path, answer)
+    if broken:
+        return list(broken.values())
+    outcomes = verdict.exploration.outcomes
+    return [replace(verdict.answers[0], path=outcomes[0].path)] if outcomes else []
+
+
+def _print(verdict: Verdict, answer: Answer, trace: Trace, with_steps: bool) -> None:
+    from rich.text import Text
+
+    out = console()
+    style = {"kept": "green", "broken": "red"}.get(answer.verdict, "yellow")
+    head = Text(f"{verdict.test} on {verdict.kernel}: {answer.ask}: ", style="bold")
+    out.print(head.append(answer.verdict, style=f"bold {style}"))
+    if answer.verdict != "broken":
+        out.print("Nothing that was asked is broken; this is one run of the test.")
+    for number, operation in enumerate(trace.operations, 1):
+        _print_operation(out, number, operation, with_steps)
+    for promise in trace.left_over:
+        out.print(Text(f"     at the end {promise} is broken", style="bold red"))
+    out.print()
+
+
+def _print_operation(out: Console, number: int, operation: OperationTrace, steps: bool) -> None:
+    from rich.text import Text
+
+    from pageherd.search.verdict import spell
+
+    line = Text(f"{number:3}  ").append(operation.text, style="bold")
+    if operation.result is not None:
+        line.append(f"    -> {spell(operation.result)}", style="cyan")
+    out.print(line)
+    if steps:
+        for step in operation.steps:
+            if step.changes or step.decisions:
+                _print_step(out, step)
+    for promise in operation.broke:
+        out.print(Text(f"     {promise} is broken here", style="bold red"))
+
+
+def _print_step(out: Console, step: StepTrace) -> None:
+    from rich.text import Text
+
+    margin = " " * 7
+    out.print(Text(f"{margin}{step.kernel_function}", style="dim"))
+    for decision in step.decisions:
+        asked = f"{decision.point}={decision.alternative}"
+        out.print(Text(f"{margin}  rule {asked}: ").append(decision.answer, style="yellow"))
+    for change in step.changes:
+        out.print(Text(f"{margin}  {change}"))
+
+
+def _print_json(verdict: Verdict, answer: Answer, trace: Trace) -> None:
+    json_line(
+        test=verdict.test,
+        kernel=verdict.kernel,
+        ask=answer.ask,
+        verdict=answer.verdict,
+        trace=[
+            {
+                "operation": operation.text,
+                "result": operation.result,
+                "broke": list(operation.broke),
+                "steps": [
+                    {
+                        "function": step.kernel_function,
+                        "changes": list(step.changes),
+                        "decisions": [
+                            {"point": d.point, "alternative": d.alternative, "answer": d.answer}
+                            for d in step.decisions
+                        ],
+                    }
+                    for step in operation.steps
+                ],
+            }
+            for operation in trace.operations
+        ],
+        left_over=list(trace.left_over),
+    )

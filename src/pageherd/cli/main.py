@@ -1,0 +1,130 @@
+"""`pageherd VERB ...`: arguments, errors and exit codes.
+
+Exit codes: 0 as it should be; 1 found; 2 bad input or usage; 3 undetermined; 4 the environment
+failed; 130 interrupted.  Of several, the first of 2, 4, 1, 3 counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, NoReturn
+
+OK: Final = 0
+FOUND: Final = 1
+BAD_INPUT: Final = 2
+UNDETERMINED: Final = 3
+ENVIRONMENT: Final = 4
+INTERRUPTED: Final = 130
+_ORDER: Final = (BAD_INPUT, ENVIRONMENT, FOUND, UNDETERMINED)
+
+
+def worst(codes: Sequence[int]) -> int:
+    """The exit code of several: the first of 2, 4, 1, 3 that occurs, else 0."""
+    return next((code for code in _ORDER if code in codes), OK)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors are one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"pageherd: {message} (see: {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(BAD_INPUT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="pageherd",
+        description="Litmus tests for Linux anonymous memory: fork, copy-on-write, GUP and swap.",
+        epilog="Exit codes: 0 as it should be, 1 found, 2 bad input, 3 undetermined,"
+        " 4 the environment failed, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+
+    run = verbs.add_parser("run", help="explore tests on kernels and print a table of verdicts")
+    run.add_argument("tests", nargs="*", metavar="TEST", help="an id or a file; all if left out")
+    run.add_argument("--kernel", "-k", action="append", metavar="K", help=_KERNEL_HELP)
+    run.add_argument("--max-states", type=_positive, metavar="N", help="give up beyond N states")
+    _json(run)
+    run.set_defaults(module="run")
+
+    explain = verbs.add_parser("explain", help="the shortest way to a broken promise, step by step")
+    explain.add_argument("test", metavar="TEST", help="an id or a file")
+    explain.add_argument("--kernel", "-k", required=True, metavar="K", help=_KERNEL_HELP)
+    explain.add_argument("--variant", metavar="V", help="which variant of a file")
+    explain.add_argument("--quiet-steps", action="store_true", help="only the operations")
+    _json(explain)
+    explain.set_defaults(module="explain")
+
+    for name, what in (
+        ("kernels", "kernels and proposals, or the rules of one"),
+        ("tests", "the library of tests, or one of them"),
+        ("promises", "what must never break, or one of them"),
+    ):
+        lister = verbs.add_parser(name, help=f"list {what}")
+        lister.add_argument("name", nargs="?", help="show this one")
+        _json(lister)
+        lister.set_defaults(module=name)
+
+    fmt = verbs.add_parser("fmt", help="rewrite tests in the standard form")
+    fmt.add_argument("files", nargs="+", metavar="FILE", help="a .litmus file; - for standard input")
+    fmt.add_argument("--check", action="store_true", help="change nothing; 1 if one would change")
+    fmt.set_defaults(module="fmt")
+    return parser
+
+
+_KERNEL_HELP = "a kernel or proposal, with changes (linux-6.1:reuse=by-mapcount), or a .py file"
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) <= 10**9:
+        raise argparse.ArgumentTypeError(f"'{text[:40]}' is not a number from 1 to 1000000000")
+    return int(text)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"pageherd {version('pageherd')}"
+    except PackageNotFoundError:
+        return "pageherd (not installed)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code."""
+    arguments = _parser().parse_args(argv)
+    from pageherd.errors import PageherdError
+
+    try:
+        code: int = import_module(f"pageherd.cli.{arguments.module}").main(arguments)
+        sys.stdout.flush()
+    except PageherdError as error:
+        print(f"pageherd: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("pageherd: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            print(f"pageherd: {error}", file=sys.stderr)
+            return ENVIRONMENT
+        print(f"pageherd: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

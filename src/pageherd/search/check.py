@@ -1,0 +1,137 @@
+"""Checking a test on a kernel: the typed call under the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path as FilePath
+from typing import Any
+
+from pageherd.errors import LitmusError, ModelError, RuleError
+from pageherd.litmus.shelves import load
+from pageherd.litmus.parsing import parse_file
+from pageherd.litmus.syntax import Test
+from pageherd.machine.verbs import VERBS
+from pageherd.rules import kernels
+from pageherd.rules.choose import Kernel, Progress, blame, choose, record
+from pageherd.search.explore import MAX_STATES, explore_program
+from pageherd.search.program import Program, program_of
+from pageherd.search.trace import Trace, trace
+from pageherd.search.verdict import Answer, Verdict, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A test and the variant to run."""
+
+    test: Test
+    variant: str
+
+    @property
+    def id(self) -> str:
+        """`NAME` or `NAME/VARIANT`."""
+        return self.test.id_of(self.variant)
+
+
+def find(argument: str) -> list[Chosen]:
+    """The tests that an argument of the command line names: a file (all its variants) or an id.
+
+    Raises:
+        LitmusError: there is no such test, or the file has a mistake.
+    """
+    path = FilePath(argument)
+    if argument.endswith(".litmus") or path.is_file():
+        test = parse_file(path, kernels.names())
+        return [Chosen(test, variant) for variant in test.variant_names]
+    loaded = load(argument, kernels.names())
+    return [Chosen(loaded.test, loaded.variant)]
+
+
+@dataclass(slots=True)
+class Checker:
+    """Runs tests on kernels; a kernel is compiled once, a test is turned into a program once."""
+
+    progress: Progress | None = None
+    max_states: int = MAX_STATES
+    _records: dict[str, tuple[Kernel, Any]] = field(default_factory=dict)
+    _programs: dict[tuple[int, str], Program] = field(default_factory=dict)
+
+    def kernel(self, spec: str) -> tuple[Kernel, Any]:
+        """The kernel that `spec` stands for and its record of addresses.
+
+        Raises:
+            RuleError: see `rules.choose.choose` and `record`.
+        """
+        if spec not in self._records:
+            kernel = choose(spec)
+            self._records[spec] = kernel, record(kernel, progress=self.progress)
+        return self._records[spec]
+
+    def program(self, chosen: Chosen) -> Program:
+        """The program of a test's variant."""
+        key = (id(chosen.test), chosen.variant)
+        if key not in self._programs:
+            self._programs[key] = program_of(chosen.test, chosen.variant)
+        return self._programs[key]
+
+    def check(self, chosen: Chosen, spec: str) -> Verdict:
+        """The verdict on a test's variant on one kernel.
+
+        Raises:
+            RuleError: the kernel does not exist, or a user's rule failed.
+            ModelError: the machine cannot answer.
+        """
+        kernel, table = self.kernel(spec)
+        program = self.program(chosen)
+        try:
+            exploration = explore_program(program, table, self.max_states)
+        except ModelError as error:
+            culprit = blame(kernel, error.alarm)
+            if culprit is None:
+                raise
+            last = program.steps[error.path[-1].operation]
+            raise RuleError(f"{culprit}, in '{last.thread}: {last.verb}' of {chosen.id}") from error
+        notes = roles(chosen.test, chosen.variant, kernel)
+        return judge(chosen.test, chosen.variant, kernel.name, exploration, notes)
+
+    def explain(self, chosen: Chosen, spec: str, answer: Answer) -> Trace | None:
+        """The shortest run that breaks (or, for `allow`, shows) what `answer` is about."""
+        if answer.path is None:
+            return None
+        kernel, table = self.kernel(spec)
+        return trace(self.program(chosen), kernel, table, answer.path)
+
+
+def roles(test: Test, variant: str, kernel: Kernel) -> tuple[str, ...]:
+    """What stands in for calls of the test that the kernel does not have."""
+    absent = kernel.absent()
+    used = {step.verb for part in test.variant_steps(variant) for step in getattr(part, "steps", (part,))}
+    return tuple(
+        f"{verb} is played by {role}" for verb, role in absent.items() if verb in used and verb in VERBS
+    )
+
+
+def explore(test: Test | str, kernel: str = "linux-6.1", variant: str | None = None) -> Verdict:
+    """Explore every outcome of a test on a kernel and judge it.
+
+    Args:
+        test: a parsed test, the id of a test of the library, or a file name.
+        kernel: a kernel's name, with changes if wanted (`linux-6.1:reuse=by-mapcount`), or a file.
+        variant: a variant of the test; the base page if left out.
+
+    Raises:
+        LitmusError: there is no such test or variant, or the file has a mistake.
+        RuleError: there is no such kernel, or a user's rule failed.
+
+    >>> verdict = explore("cow-vmsplice-child-unmap", "linux-4.19")
+    >>> verdict.verdict, verdict.promises
+    ('broken', ('private',))
+    >>> explore("cow-vmsplice-child-unmap", "linux-6.1").verdict
+    'kept'
+    """
+    chosen = find(test)[0] if isinstance(test, str) else Chosen(test, test.default_variant)
+    if variant is not None:
+        if variant not in chosen.test.variant_names:
+            known = ", ".join(chosen.test.variant_names)
+            raise LitmusError(f"'{chosen.test.name}' has no variant '{variant}'; it has {known}")
+        chosen = replace(chosen, variant=variant)
+    return Checker().check(chosen, kernel)

@@ -1,0 +1,138 @@
+"""Traces: the shortest run that reaches a broken promise, step by step, with what each changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pageherd.litmus.format import format_step
+from pageherd.machine.describe import Labels, changes, facts
+from pageherd.machine.drive import STEP_LIMIT, drive_begin
+from pageherd.machine.jit import STEPS, records
+from pageherd.machine.questions import QUESTIONS
+from pageherd.machine.steps import BLOCKED, IDLE
+from pageherd.promises.table import PROMISES
+from pageherd.rules.base import POINTS
+from pageherd.rules.choose import Kernel
+from pageherd.search.explore import Path
+from pageherd.search.program import Program
+from pageherd.search.store import leaks, step_checked
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A rule that was asked: decision point, alternative chosen by the kernel, its answer."""
+
+    point: str
+    alternative: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepTrace:
+    """One step of a kernel path: where it stands for, what it changed, which rules it asked."""
+
+    kernel_function: str
+    about: str
+    changes: tuple[str, ...]
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OperationTrace:
+    """One operation: its line in the test, its result, its steps, the promises it broke."""
+
+    text: str
+    result: int | None
+    steps: tuple[StepTrace, ...]
+    broke: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The operations of one run in order; `left_over` names promises broken at the very end."""
+
+    kernel: str
+    operations: tuple[OperationTrace, ...]
+    left_over: tuple[str, ...]
+
+    @property
+    def listing(self) -> list[str]:
+        """The operations as lines of a test."""
+        return [operation.text for operation in self.operations]
+
+
+def trace(program: Program, kernel: Kernel, record: Any, path: Path) -> Trace:
+    """Run `path` again, one step at a time, and note what each step did."""
+    replay = _Replay(program, kernel, record)
+    operations = [replay.operation(edge.operation) for edge in path if not edge.left_out]
+    complete = len(path) == len(program.operations)
+    return Trace(kernel.name, tuple(operations), replay.left_over() if complete else ())
+
+
+class _Replay:
+    def __init__(self, program: Program, kernel: Kernel, record: Any) -> None:
+        self.program = program
+        self.kernel = kernel
+        self.record = record
+        self.states = program.first.copy()
+        names = program.names
+        self.labels = Labels(names.processes, names.threads, names.pages, names.references)
+
+    def operation(self, number: int) -> OperationTrace:
+        step = self.program.steps[number]
+        thread = self.program.operations[number].thread
+        register = self.program.operations[number].register
+        self.states["broke"][0] = 0
+        drive_begin(
+            records(self.states), 0, records(self.record), records(self.program.ops), number
+        )
+        steps = []
+        for _ in range(STEP_LIMIT):
+            pc = int(self.states["t_pc"][0, thread])
+            taken, following = self._step(pc, thread)
+            steps.append(taken)
+            if following in (IDLE, BLOCKED) or self.states["alarm"][0]:
+                break
+        result = int(self.states["reg"][0, register - 1]) if register else None
+        return OperationTrace(format_step(step), result, tuple(steps), self._broke())
+
+    def _step(self, pc: int, thread: int) -> tuple[StepTrace, int]:
+        before = dict(facts(self.states[0], self.labels))
+        asked = self.record["asked"][0].copy()
+        following = step_checked(records(self.states), 0, records(self.record), thread)
+        after = dict(facts(self.states[0], self.labels))
+        decisions = self._decisions(np.flatnonzero(self.record["asked"][0] != asked).tolist())
+        function, about = _doc_of(pc)
+        return StepTrace(function, about, tuple(changes(before, after)), decisions), following
+
+    def _decisions(self, questions: list[int]) -> tuple[Decision, ...]:
+        found = []
+        for point in POINTS.values():
+            for question in point.questions:
+                if question in questions:
+                    answer = int(self.record["answer"][0, question])
+                    words = QUESTIONS[question].answers
+                    spelled = words[answer] if answer < len(words) else str(answer)
+                    found.append(Decision(point.name, self.kernel.of(point.name), spelled))
+        return tuple(found)
+
+    def _broke(self) -> tuple[str, ...]:
+        bits = int(self.states["broke"][0])
+        return tuple(promise.name for promise in PROMISES if bits >> promise.number & 1)
+
+    def left_over(self) -> tuple[str, ...]:
+        bits = leaks(records(self.states.copy()), 0, records(self.record))
+        return tuple(promise.name for promise in PROMISES if bits >> promise.number & 1)
+
+
+def _doc_of(pc: int) -> tuple[str, str]:
+    """The kernel function that a step stands for, and what it does, from its docstring."""
+    function = STEPS[pc]
+    first = " ".join((function.__doc__ or "").split("\n\n")[0].split())
+    head, colon, rest = first.partition("(): ")
+    if colon and " " not in head:
+        return f"{head}()", rest
+    return function.__name__, first
