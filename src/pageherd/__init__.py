@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pageherd.errors import LitmusError, ModelError, PageherdError, RuleError
-    from pageherd.hand import Machine, Page, PromiseBroken, Process, Reference
+    from pageherd.hand import Machine, Page, Process, PromiseBroken, Reference
     from pageherd.litmus.parsing import parse, parse_file
     from pageherd.litmus.syntax import Test
     from pageherd.rules.choose import Kernel, alternative, choose, proposal

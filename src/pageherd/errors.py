@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 _SHOWN = 100  # how much of a long source line is shown
 
 
@@ -59,7 +61,7 @@ class RuleError(PageherdError):
 class ModelError(PageherdError):
     """The machine raised an alarm: the answer would mean nothing, so there is none."""
 
-    def __init__(self, message: str, alarm: int = 0, path: tuple[object, ...] = ()) -> None:
+    def __init__(self, message: str, alarm: int = 0, path: tuple[Any, ...] = ()) -> None:
         super().__init__(message)
         self.alarm = alarm  # the number in `machine.jit`
         self.path = path  # the edges that led there, the last is the operation that was running

@@ -36,7 +36,7 @@ def test_a_test_without_variants() -> None:
 
 def test_the_first_variant_stands_in_for_base() -> None:
     test = parse(HEAD + "variant x {\n}\nvariant y {\n}\nprepare\nP: exit\n")
-    assert test.ids == ("t", "t/y")
+    assert test.ids == ("t/x", "t/y")
     assert test.default_variant == "x"
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pageherd.cli.main import BAD_INPUT
 from pageherd.cli.output import compiling, console, json_line
 
 if TYPE_CHECKING:
@@ -20,18 +18,9 @@ if TYPE_CHECKING:
 def main(arguments: Namespace) -> int:
     """Print one trace for each question that is broken; if none is, one run of the test."""
     from pageherd.cli.run import code
-    from pageherd.search.check import Checker, find
+    from pageherd.search.check import Checker, find_one
 
-    chosen = find(arguments.test)[0]
-    if arguments.variant:
-        if arguments.variant not in chosen.test.variant_names:
-            known = ", ".join(chosen.test.variant_names)
-            print(
-                f"pageherd: '{chosen.test.name}' has no variant '{arguments.variant}'; it has {known}",
-                file=sys.stderr,
-            )
-            return BAD_INPUT
-        chosen = replace(chosen, variant=arguments.variant)
+    chosen = find_one(arguments.test, arguments.variant)
     with compiling() as progress:
         checker = Checker(progress)
         verdict = checker.check(chosen, arguments.kernel)
@@ -48,13 +37,16 @@ def main(arguments: Namespace) -> int:
 
 
 def _told(verdict: Verdict) -> list[Answer]:
-    """One answer for each way that is broken differently; else one with an example run."""
-    broken: dict[object, Answer] = {}
-    for answer in verdict.answers:
-        if answer.verdict == "broken" and answer.path is not None:
-            broken.setdefault(answer.path, answer)
-    if broken:
-        return list(broken.values())
+    """The broken answers whose runs differ; if nothing is broken, one with an example run."""
+    broken = [a for a in verdict.answers if a.verdict == "broken" and a.path is not None]
+    longest = sorted(broken, key=lambda a: -len(a.path or ()))
+    told: list[Answer] = []
+    for answer in longest:  # a run that only begins like another one adds nothing
+        paths = [other.path or () for other in told]
+        if not any(path[: len(answer.path or ())] == answer.path for path in paths):
+            told.append(answer)
+    if told:
+        return told
     outcomes = verdict.exploration.outcomes
     return [replace(verdict.answers[0], path=outcomes[0].path)] if outcomes else []
 

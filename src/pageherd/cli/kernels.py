@@ -18,8 +18,12 @@ def _all(arguments: Namespace) -> int:
     if arguments.json:
         for row in kernels.ROWS:
             json_line(
-                kernel=row.name, version=row.version, about=row.about, proposal=row.proposal,
-                extends=row.extends, changes=dict(row.changes),
+                kernel=row.name,
+                version=row.version,
+                about=row.about,
+                proposal=row.proposal,
+                extends=row.extends,
+                changes=dict(row.changes),
             )
         return 0
     from rich.table import Table

@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         " 4 the environment failed, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=_version())
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+    verbs = parser.add_subparsers(
+        title="verbs", metavar="VERB", required=True, parser_class=_Parser
+    )
 
     run = verbs.add_parser("run", help="explore tests on kernels and print a table of verdicts")
     run.add_argument("tests", nargs="*", metavar="TEST", help="an id or a file; all if left out")
@@ -72,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         lister.set_defaults(module=name)
 
     fmt = verbs.add_parser("fmt", help="rewrite tests in the standard form")
-    fmt.add_argument("files", nargs="+", metavar="FILE", help="a .litmus file; - for standard input")
+    fmt.add_argument(
+        "files", nargs="+", metavar="FILE", help="a .litmus file; - for standard input"
+    )
     fmt.add_argument("--check", action="store_true", help="change nothing; 1 if one would change")
     fmt.set_defaults(module="fmt")
     return parser

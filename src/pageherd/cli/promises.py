@@ -11,7 +11,7 @@ from pageherd.cli.output import console, json_line
 
 def main(arguments: Namespace) -> int:
     """List all, or show one."""
-    from pageherd.litmus.names import nearest
+    from pageherd.litmus.words import nearest
     from pageherd.promises.table import BY_NAME, NAMES, PROMISES
 
     if arguments.name and arguments.name not in BY_NAME:

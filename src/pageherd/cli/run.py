@@ -14,7 +14,7 @@ from pageherd.cli.output import compiling, console, json_line
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from pageherd.search.check import Chosen, Checker
+    from pageherd.search.check import Checker, Chosen
     from pageherd.search.verdict import Verdict
 
 

@@ -37,9 +37,9 @@ def _all(arguments: Namespace) -> int:
 def _one(arguments: Namespace) -> int:
     from pageherd.litmus.format import format_test
     from pageherd.litmus.identify import identity
-    from pageherd.search.check import find
+    from pageherd.search.check import find_one
 
-    chosen = find(arguments.name)[0]
+    chosen = find_one(arguments.name)
     mark = identity(chosen.test, chosen.variant)
     if arguments.json:
         json_line(

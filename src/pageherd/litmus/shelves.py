@@ -40,8 +40,7 @@ class _Entry:
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(
-            self.name if variant == self.default else f"{self.name}/{variant}"
-            for variant in self.variants
+            self.name if variant == BASE else f"{self.name}/{variant}" for variant in self.variants
         )
 
 

@@ -251,12 +251,12 @@ class Test:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of all variants in order: `name` or `name/variant`."""
+        """The ids of all variants in order."""
         return tuple(self.id_of(variant) for variant in self.variant_names)
 
     def id_of(self, variant: str) -> str:
-        """The id of one variant; the default variant has the plain name."""
-        return self.name if variant == self.default_variant else f"{self.name}/{variant}"
+        """The id of one variant: the plain name for `base`, else `NAME/VARIANT`."""
+        return self.name if variant == BASE else f"{self.name}/{variant}"
 
     def variant_steps(self, variant: str) -> tuple[Step | Group, ...]:
         """The steps of one variant, `prepare` replaced by the variant's own."""

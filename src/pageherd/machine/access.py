@@ -1,4 +1,4 @@
-"""Loads and stores of user space: the hardware walks the page table, the kernel helps by a fault."""
+"""Loads and stores of user space: the hardware walks the page table, a fault helps it on."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def gup(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.GUP_FAST_SEQ)
 def gup_fast_seq(s: State, t: int, k: KernelRecord) -> int:
-    """internal_get_user_pages_fast(): for a pin, read write_protect_seq; odd means fork is at work."""
+    """internal_get_user_pages_fast(): a pin reads write_protect_seq; odd means fork is at work."""
     seq = int(s.mm_seq[int(s.t_mm[t])])
     s.t_seq[t] = seq
     if int(s.t_foll[t]) & FOLL_PIN and ask(s, t, k, FORK_SEQ, 0) and seq % 2 == 1:

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.core import config, types
+from numba.core import config as numba_config
+from numba.core import types
 from numba.extending import intrinsic
 
 from pageherd.machine import layout as layouts
@@ -26,6 +27,7 @@ from pageherd.machine.layout import Layout
 from pageherd.machine.questions import NR_QUESTIONS, QUESTIONS
 from pageherd.machine.steps import NR_STEPS
 
+config: Any = numba_config
 JIT: Final = not config.DISABLE_JIT
 GUARDED: Final = bool(config.BOUNDSCHECK)
 """Whether steps are wrapped so that an exception inside one becomes an alarm of the state."""
@@ -87,8 +89,8 @@ def driver(function: F) -> F:
     if not JIT:
         return function
     with _cache_directory():
-        compiled: F = numba.njit(cache=True)(function)
-    return compiled
+        compiled: Any = numba.njit(cache=True)(function)
+    return cast(F, compiled)
 
 
 def records(array: Any) -> Any:
@@ -116,24 +118,31 @@ if JIT:
         return builder.call(pointer, operands)
 
     @intrinsic
-    def invoke_step(typingctx: Any, address: Any, s: Any, t: Any, k: Any) -> Any:
-        """Call the step at `address`."""
+    def _invoke_step(typingctx: Any, address: Any, s: Any, t: Any, k: Any) -> Any:
         signature = types.int64(types.int64, s, types.int64, k)
         return signature, lambda context, builder, sig, args: _call(builder, args)
 
     @intrinsic
-    def invoke_rule(typingctx: Any, address: Any, s: Any, t: Any, k: Any, frame: Any) -> Any:
-        """Call the rule at `address`."""
+    def _invoke_rule(typingctx: Any, address: Any, s: Any, t: Any, k: Any, frame: Any) -> Any:
         signature = types.int64(types.int64, s, types.int64, k, types.int64)
         return signature, lambda context, builder, sig, args: _call(builder, args)
 
 else:
 
-    def invoke_step(address: int, s: Any, t: int, k: Any) -> int:
+    def _invoke_step(address: int, s: Any, t: int, k: Any) -> int:  # type: ignore[misc]
         return FUNCTIONS[address](s, t, k)
 
-    def invoke_rule(address: int, s: Any, t: int, k: Any, frame: int) -> int:
+    def _invoke_rule(  # type: ignore[misc]
+        address: int, s: Any, t: int, k: Any, frame: int
+    ) -> int:
         return FUNCTIONS[address](s, t, k, frame)
+
+
+invoke_step: Callable[[int, Any, int, Any], int] = _invoke_step  # type: ignore[assignment]
+"""Call the step at an address."""
+
+invoke_rule: Callable[[int, Any, int, Any, int], int] = _invoke_rule  # type: ignore[assignment]
+"""Call the rule at an address."""
 
 
 @cache
@@ -150,12 +159,12 @@ def _guarded_step(function: Callable[..., int]) -> Callable[..., int]:
     raised = ALARM_STEP_RAISED
 
     def guarded(s: Any, t: int, k: Any) -> int:
-        result = np.int64(0)
+        result: Any = np.int64(0)
         try:
             result = np.int64(inner(s, t, k))
         except Exception:
             s.alarm = raised
-        return result
+        return result  # type: ignore[no-any-return]
 
     return guarded
 
@@ -167,7 +176,7 @@ def _guarded_rule(function: Callable[..., int], question: int) -> Callable[..., 
     answers = len(QUESTIONS[question].answers)
 
     def guarded(s: Any, t: int, k: Any, frame: int) -> int:
-        result = np.int64(0)
+        result: Any = np.int64(0)
         try:
             result = np.int64(inner(s, t, k, frame))
         except Exception:
@@ -175,7 +184,7 @@ def _guarded_rule(function: Callable[..., int], question: int) -> Callable[..., 
         if result < 0 or (answers > 0 and result >= answers):
             s.alarm = nonsense
             result = np.int64(0)
-        return result
+        return result  # type: ignore[no-any-return]
 
     return guarded
 
@@ -217,7 +226,7 @@ def _compiled(signature: Any, function: Callable[..., int], cached: bool) -> int
     else:
         compiled = numba.cfunc(signature)(function)
     _kept.append(compiled)
-    return int(compiled.address)
+    return cast(int, compiled.address)
 
 
 def _index_of(function: Callable[..., int]) -> int:

@@ -1,4 +1,4 @@
-"""What is done through a reference or pin: loads and stores at any later time, tee, share, release."""
+"""What is done through a reference or pin at any later time: loads, stores, tee, release."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pageherd.machine.watch import ALIVE, attached_page, breach, is_get_write, n
 
 @helper
 def held(s: State, t: int) -> bool:
-    """Whether the operation's reference is held; the call that should have taken it may have failed."""
+    """Whether the reference is held; the call that should have taken it may have failed."""
     if s.ref_frame[int(s.t_ref[t])] != 0:
         return True
     s.t_result[t] = SEGV

@@ -338,7 +338,7 @@ def page_remove_rmap(s: State, t: int, k: KernelRecord, frame: int) -> None:
 @helper
 def maps_here(s: State, mm: int, page: int, frame: int) -> bool:
     """Whether `page` of `mm` maps `frame`."""
-    return (int(s.pte[mm, page]) & PTE_PRESENT) != 0 and s.pte_to[mm, page] == frame
+    return bool((int(s.pte[mm, page]) & PTE_PRESENT) != 0 and s.pte_to[mm, page] == frame)
 
 
 @helper
@@ -500,7 +500,7 @@ def set_pte(s: State, mm: int, page: int, pte: int, to: int) -> None:
 @helper
 def pte_same(s: State, t: int, mm: int, page: int) -> bool:
     """pte_same() against what the path saw before it dropped the page-table lock."""
-    return s.pte[mm, page] == s.t_pte[t] and s.pte_to[mm, page] == s.t_pte_to[t]
+    return bool(s.pte[mm, page] == s.t_pte[t] and s.pte_to[mm, page] == s.t_pte_to[t])
 
 
 @helper

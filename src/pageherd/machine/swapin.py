@@ -112,8 +112,8 @@ def swapin_lock(s: State, t: int, k: KernelRecord) -> int:
 def swapin_map(s: State, t: int, k: KernelRecord) -> int:
     """do_swap_page() under page lock and page-table lock: decide, map, and go on with the write.
 
-    The machine drops the swap count first, as kernels from 5.18 on do; rules of older kernels, which
-    decide before it is dropped, say so.
+    The machine drops the swap count first, as kernels from 5.18 on do; rules of older kernels,
+    which decide before it is dropped, say so.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):

@@ -88,7 +88,9 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("send_zerocopy", _PAGE, Result.REFERENCE, "send(MSG_ZEROCOPY) from the page"),
     Verb("odirect_read", _PAGE, Result.REFERENCE, "read(O_DIRECT): a device will store to it"),
     Verb("odirect_write", _PAGE, Result.REFERENCE, "write(O_DIRECT): a device will load from it"),
-    Verb("io_uring_register", _PAGE, Result.REFERENCE, "io_uring_register(IORING_REGISTER_BUFFERS)"),
+    Verb(
+        "io_uring_register", _PAGE, Result.REFERENCE, "io_uring_register(IORING_REGISTER_BUFFERS)"
+    ),
     Verb("rdma_register", _PAGE, Result.REFERENCE, "ibv_reg_mr(IBV_ACCESS_LOCAL_WRITE)"),
     Verb("rdma_register_ro", _PAGE, Result.REFERENCE, "ibv_reg_mr(), remote read only"),
     Verb("vfio_map", _PAGE, Result.REFERENCE, "VFIO_IOMMU_MAP_DMA, read and write"),

@@ -49,7 +49,7 @@ def shows(s: State, mm: int, page: int, frame: int) -> bool:
         return True
     if (int(s.pte[mm, page]) & PTE_SWAP) == 0 or s.frame_slot[frame] == 0:
         return False
-    return s.pte_to[mm, page] == s.frame_slot[frame] - 1
+    return bool(s.pte_to[mm, page] == s.frame_slot[frame] - 1)
 
 
 @helper

@@ -77,7 +77,9 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
             set_flag(s, to, PG_DIRTY)
         page_remove_rmap(s, t, k, to)
         s.t_frame[t] = to
-        s.t_held[t] = int(s.t_held[t]) | HOLD_FRAME  # the mapping's reference, until the TLB is flushed
+        s.t_held[t] = (
+            int(s.t_held[t]) | HOLD_FRAME
+        )  # the mapping's reference, until the TLB is flushed
         return steps.ZAP_PUT
     s.t_page[t] = page + 1
     return steps.ZAP

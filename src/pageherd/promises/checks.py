@@ -40,7 +40,7 @@ from pageherd.machine.watch import (
 @helper
 def is_free(s: State, frame: int) -> bool:
     """A frame that the allocator may hand out."""
-    return s.refcount[frame] == 0 and s.pincount[frame] == 0
+    return bool(s.refcount[frame] == 0 and s.pincount[frame] == 0)
 
 
 @helper
@@ -174,9 +174,7 @@ def check_slots(s: State) -> None:
             breach(s, COUNTS)
         cached = int(s.slot_frame[slot])
         if cached != 0:
-            if is_free(s, cached - 1):
-                breach(s, ALIVE)
-            elif s.frame_slot[cached - 1] != slot + 1:
+            if is_free(s, cached - 1) or s.frame_slot[cached - 1] != slot + 1:
                 breach(s, ALIVE)
 
 

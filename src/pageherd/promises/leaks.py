@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from pageherd.machine import steps
 from pageherd.machine.drive import run_path
 from pageherd.machine.jit import KernelRecord, helper

@@ -1,9 +1,9 @@
 """Choosing a kernel: by name, by name with changes, or from a user's own file of rules.
 
-    linux-6.1
-    linux-6.1:reuse=by-mapcount,unshare=never
-    my_rules.py
-    my_rules.py:fork=share
+linux-6.1
+linux-6.1:reuse=by-mapcount,unshare=never
+my_rules.py
+my_rules.py:fork=share
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from pageherd.machine.jit import (
     ALARM_RULE_RAISED,
     KERNEL_DTYPE,
     STEPS,
+    RuleFunction,
     rule_address,
     step_address,
 )
 from pageherd.machine.layout import TEST, Layout
 from pageherd.rules import kernels
-from pageherd.rules.base import Alternative, RuleFunction
+from pageherd.rules.base import Alternative
 from pageherd.rules.catalog import POINTS
 
 assert paths.PATHS  # importing them registered the steps
@@ -155,7 +156,8 @@ def _from_file(path: Path) -> Kernel:
     if not path.is_file():
         raise RuleError(f"{path}: no such file of rules")
     spec = importlib.util.spec_from_file_location(f"pageherd_user_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
@@ -184,7 +186,7 @@ def _where(path: Path, error: BaseException) -> str:
     return f"{path}:{frames[-1].lineno}" if frames else str(path)
 
 
-# -- from a choice to a record of addresses ---------------------------------------------------------
+# -- from a choice to a record of addresses --------------------------------------------------------
 
 Progress = Callable[[int, int, str], None]
 
@@ -209,7 +211,9 @@ def record(
     for done, chosen in enumerate(kernel.choices.values(), len(STEPS)):
         if progress:
             progress(done, total, f"rule {chosen.point}={chosen.name}")
-        for question, entry in zip(POINTS[chosen.point].questions, entries(chosen, layout), strict=True):
+        for question, entry in zip(
+            POINTS[chosen.point].questions, entries(chosen, layout), strict=True
+        ):
             table["rule"][0, question] = entry
     return table
 
@@ -235,7 +239,7 @@ def _compile(chosen: Alternative, function: RuleFunction, question: int, layout:
     except NumbaError as error:
         code = function.__code__
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        what = next((line for line in lines if not line.startswith("Failed in")), "cannot compile")
+        what = next((line for line in lines if not line.startswith("Failed")), "cannot compile")
         file_line = re.search(r"line (\d+)", next((e for e in lines if e.startswith("File ")), ""))
         line = file_line[1] if file_line else code.co_firstlineno
         raise RuleError(f"{code.co_filename}:{line}: rule '{chosen.name}': {what}") from error

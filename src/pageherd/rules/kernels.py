@@ -210,8 +210,9 @@ ROWS: Final[tuple[Row, ...]] = (
         },
         proposal=True,
         sources=(
-            "David Hildenbrand, [PATCH v1 06/11] and [PATCH v1 07/11], 17 Dec 2021,"
-            " <20211217113049.23850-1-david@redhat.com>",
+            "David Hildenbrand, [PATCH v1 06/11], 17 Dec 2021: the unshare fault",
+            "David Hildenbrand, [PATCH v1 07/11], 17 Dec 2021: GUP triggers it",
+            "<20211217113049.23850-1-david@redhat.com>",
         ),
         open_questions=("write faults and swap-in stay as in 5.16; part 2 was to change them",),
     ),
@@ -226,11 +227,9 @@ ROWS: Final[tuple[Row, ...]] = (
             "still-mapped": "by-rmap",
         },
         proposal=True,
-        sources=(
-            "Matthew Wilcox, 19 Dec 2021, <Yb+gId/gXocrlJYD@casper.infradead.org>",
-        ),
+        sources=("Matthew Wilcox, 19 Dec 2021, <Yb+gId/gXocrlJYD@casper.infradead.org>",),
         open_questions=(
-            "whether reclaim is done is decided by an rmap walk, since \"possibly more\" never ends",
+            'whether reclaim is done is decided by an rmap walk, since "possibly more" never ends',
             "swap-in and MADV_PAGEOUT read the state as if it were the count",
         ),
     ),
@@ -242,8 +241,8 @@ ROWS: Final[tuple[Row, ...]] = (
         {"counting": "zero-one-two-many"},
         proposal=True,
         sources=(
-            "a finer reading of Matthew Wilcox, 19 Dec 2021,"
-            " <Yb+gId/gXocrlJYD@casper.infradead.org>",
+            "a finer reading of Matthew Wilcox, 19 Dec 2021",
+            "<Yb+gId/gXocrlJYD@casper.infradead.org>",
         ),
         open_questions=("as three-state",),
     ),
@@ -261,15 +260,15 @@ ROWS: Final[tuple[Row, ...]] = (
         },
         proposal=True,
         sources=(
-            "Linus Torvalds, 19 Dec 2021,"
-            " <CAHk-=wiAzmB-jiHvF+EZ1-b0X3ts4LAYHaVhzpzXEjmC0X95eg@mail.gmail.com>",
+            "Linus Torvalds, 19 Dec 2021",
+            "<CAHk-=wiAzmB-jiHvF+EZ1-b0X3ts4LAYHaVhzpzXEjmC0X95eg@mail.gmail.com>",
         ),
         open_questions=("fork, reclaim and soft-dirty as in 5.16",),
     ),
     Row(
         "exclusive-bit",
         "on top of the 5.16 rules",
-        "one bit \"exclusive to this process\": set by every COW copy, cleared when fork shares",
+        'one bit "exclusive to this process": set by every COW copy, cleared when fork shares',
         "linux-5.10",
         {
             "marks": "anon-exclusive",
@@ -278,8 +277,8 @@ ROWS: Final[tuple[Row, ...]] = (
         },
         proposal=True,
         sources=(
-            "Linus Torvalds, 19 Dec 2021,"
-            " <CAHk-=whYT0Q1F=bxG0yi=LN5gXY64zBwefsbkLoRiP5p598d5A@mail.gmail.com>",
+            "Linus Torvalds, 19 Dec 2021",
+            "<CAHk-=whYT0Q1F=bxG0yi=LN5gXY64zBwefsbkLoRiP5p598d5A@mail.gmail.com>",
         ),
         open_questions=(
             "swapping, migration and GUP are not mentioned: as in 5.16",

@@ -22,8 +22,8 @@ from pageherd.machine.state import (
     page_count,
     set_flag,
     swap_count_of,
-    trylock_page,
     try_to_free_swap,
+    trylock_page,
     unlock_page,
 )
 from pageherd.rules.base import decision_point
@@ -41,7 +41,7 @@ def reuse_swap_page(s: State, frame: int, maps: int) -> bool:
         return False
     if in_swap_cache(s, frame):
         if has_flag(s, frame, PG_WRITEBACK):
-            return s.swap_stable_writes == 0
+            return bool(s.swap_stable_writes == 0)
         if swap_count_of(s, frame) + maps == 1:
             set_flag(s, frame, PG_DIRTY)
             delete_from_swap_cache(s, frame)

@@ -111,7 +111,9 @@ def before_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return DROP_BEFORE if is_write(s, t) and page_count(s, frame) == 2 else KEEP_CACHE
 
 
-@DROP.alternative("after-exclusive-write", "should_try_to_free_swap; v7.3 (after mapping since 4b34f1d82c65)")
+@DROP.alternative(
+    "after-exclusive-write", "should_try_to_free_swap; v7.3 (after mapping since 4b34f1d82c65)"
+)
 def after_exclusive_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """After mapping: always for a synchronous device, else for an exclusive write."""
     if s.swap_kind == SWAP_ZRAM or (is_write(s, t) and entry_is_exclusive(s, t, frame)):
@@ -119,9 +121,7 @@ def after_exclusive_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return KEEP_CACHE
 
 
-READ = decision_point(
-    "swapin-read-maps", SWAPIN_READ_MAPS_WRITABLE, kernel_function="do_swap_page"
-)
+READ = decision_point("swapin-read-maps", SWAPIN_READ_MAPS_WRITABLE, kernel_function="do_swap_page")
 READ.group("read-only", "do_swap_page; until v6.1", no)
 READ.group("writable-if-exclusive", "do_swap_page; v6.12 and later", yes)
 

@@ -68,7 +68,9 @@ def possibly_mapped_more(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return UNSHARE_FIRST if shared else TAKE
 
 
-@POINT.alternative("shared-by-refcount", "proposal: v1 06/11 with the refcount in place of mapcount")
+@POINT.alternative(
+    "shared-by-refcount", "proposal: v1 06/11 with the refcount in place of mapcount"
+)
 def shared_by_refcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Unshare an anonymous page on which anybody else has a reference of any kind."""
     shared = present(s, t) and is_anon(frame) and page_count(s, frame) > 1

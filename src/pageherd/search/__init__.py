@@ -1,1 +1,1 @@
-"""Exploring: `program` turns a test into operations, `explore` runs every outcome, `verdict` judges."""
+"""Exploring: `program` makes operations of a test, `explore` runs them all, `verdict` judges."""

@@ -7,10 +7,9 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pageherd.errors import LitmusError, ModelError, RuleError
-from pageherd.litmus.shelves import load
 from pageherd.litmus.parsing import parse_file
-from pageherd.litmus.syntax import Test
-from pageherd.machine.verbs import VERBS
+from pageherd.litmus.shelves import load
+from pageherd.litmus.syntax import Test, steps_of
 from pageherd.rules import kernels
 from pageherd.rules.choose import Kernel, Progress, blame, choose, record
 from pageherd.search.explore import MAX_STATES, explore_program
@@ -44,6 +43,29 @@ def find(argument: str) -> list[Chosen]:
         return [Chosen(test, variant) for variant in test.variant_names]
     loaded = load(argument, kernels.names())
     return [Chosen(loaded.test, loaded.variant)]
+
+
+def find_one(argument: str, variant: str | None = None) -> Chosen:
+    """One test: of a file or a plain id the variant asked for, else the one it stands for.
+
+    Raises:
+        LitmusError: there is no such test or variant, or the file has a mistake.
+    """
+    return with_variant(find(argument)[0], variant)
+
+
+def with_variant(chosen: Chosen, variant: str | None) -> Chosen:
+    """The same test with another variant.
+
+    Raises:
+        LitmusError: the test has no such variant.
+    """
+    known = chosen.test.variant_names
+    if variant is not None and variant not in known:
+        raise LitmusError(
+            f"no variant '{variant}' of '{chosen.test.name}'; it has {', '.join(known)}", "library"
+        )
+    return replace(chosen, variant=variant or chosen.variant)
 
 
 @dataclass(slots=True)
@@ -104,10 +126,8 @@ class Checker:
 def roles(test: Test, variant: str, kernel: Kernel) -> tuple[str, ...]:
     """What stands in for calls of the test that the kernel does not have."""
     absent = kernel.absent()
-    used = {step.verb for part in test.variant_steps(variant) for step in getattr(part, "steps", (part,))}
-    return tuple(
-        f"{verb} is played by {role}" for verb, role in absent.items() if verb in used and verb in VERBS
-    )
+    used = {step.verb for step in steps_of(test.variant_steps(variant))}
+    return tuple(f"{verb} is played by {role}" for verb, role in absent.items() if verb in used)
 
 
 def explore(test: Test | str, kernel: str = "linux-6.1", variant: str | None = None) -> Verdict:
@@ -128,10 +148,8 @@ def explore(test: Test | str, kernel: str = "linux-6.1", variant: str | None = N
     >>> explore("cow-vmsplice-child-unmap", "linux-6.1").verdict
     'kept'
     """
-    chosen = find(test)[0] if isinstance(test, str) else Chosen(test, test.default_variant)
-    if variant is not None:
-        if variant not in chosen.test.variant_names:
-            known = ", ".join(chosen.test.variant_names)
-            raise LitmusError(f"'{chosen.test.name}' has no variant '{variant}'; it has {known}")
-        chosen = replace(chosen, variant=variant)
+    if isinstance(test, str):
+        chosen = find_one(test, variant)
+    else:
+        chosen = with_variant(Chosen(test, test.default_variant), variant)
     return Checker().check(chosen, kernel)

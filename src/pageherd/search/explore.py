@@ -44,9 +44,9 @@ class Outcome:
 class Exploration:
     """Everything that a search found out.
 
-    `complete`: the whole space was explored.  `pruned` counts runs that ended because `alive` broke:
-    what they leave unproven is undetermined.  `stuck` counts runs in which a kernel path came to no
-    end: they prove nothing either.
+    `complete`: the whole space was explored.  `pruned` counts runs that ended because `alive`
+    broke, `stuck` those in which a kernel path came to no end: what they leave unproven is
+    undetermined.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -143,7 +143,9 @@ class _Tables:
 
     def result(self, program: Program, kernel: Any, seconds: float) -> Exploration:
         broken = {
-            promise.name: self.path(int(self.broken[promise.number, 0]), int(self.broken[promise.number, 1]))
+            promise.name: self.path(
+                int(self.broken[promise.number, 0]), int(self.broken[promise.number, 1])
+            )
             for promise in PROMISES
             if self.broken[promise.number, 0] >= 0
         }

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
-from pageherd.litmus.format import format_step
-from pageherd.litmus.syntax import KERNEL, Argument, Group, PageOf, Step, Test
+from pageherd.litmus.syntax import KERNEL, Argument, Group, PageOf, Step, Test, steps_of
 from pageherd.machine import layout as layouts
 from pageherd.machine import state as st
 from pageherd.machine.layout import TEST, Layout, States
@@ -77,7 +75,7 @@ def program_of(test: Test, variant: str, layout: Layout = TEST) -> Program:
             steps.append(step)
             bit = 1 << place
             ordered = replace(
-                _operation(test, names, step),
+                operation_of(names, step, test.process_of(step.thread)),
                 maybe=int(step.maybe),
                 group=group,
                 bit=bit,
@@ -101,7 +99,7 @@ def program_of(test: Test, variant: str, layout: Layout = TEST) -> Program:
 def _names(test: Test, parts: tuple[Step | Group, ...]) -> Names:
     references: list[str] = []
     registers: list[str] = []
-    for step in _all_steps(parts):
+    for step in steps_of(parts):
         if step.result:
             kind = VERBS[step.verb].result
             known = references if kind is Result.REFERENCE else registers
@@ -116,14 +114,10 @@ def _names(test: Test, parts: tuple[Step | Group, ...]) -> Names:
     )
 
 
-def _all_steps(parts: tuple[Step | Group, ...]) -> Iterator[Step]:
-    for part in parts:
-        yield from part.steps if isinstance(part, Group) else (part,)
-
-
-def _operation(test: Test, names: Names, step: Step) -> Operation:
+def operation_of(names: Names, step: Step, process: str | None = None) -> Operation:
+    """The operation that a step stands for; `process` is the one that its thread belongs to."""
     thread = names.threads.index(step.thread)
-    mm = 0 if step.thread == KERNEL else names.processes.index(test.process_of(step.thread))
+    mm = 0 if step.thread == KERNEL else names.processes.index(process or step.thread)
     operands = Operands(thread=thread, mm=mm, pages=len(names.pages))
     for kind, argument in zip(VERBS[step.verb].arguments, step.arguments, strict=False):
         operands = _with_argument(operands, names, kind, argument)
@@ -196,8 +190,3 @@ def empty_state(layout: Layout, mms: int, pages: int, slots: int | None = None) 
         record["free_next"][1:-1] = np.arange(2, layout.frames)
         record["free_head"] = 1
     return state
-
-
-def describe(step: Step) -> str:
-    """The step as it is written in the test."""
-    return format_step(step)

@@ -141,12 +141,12 @@ def judge(
     )
     asked = {answer.promise for answer in answers}
     also = tuple(
-        name for name in NAMES if name in exploration.broken and name in DEFAULT and name not in asked
+        name
+        for name in NAMES
+        if name in exploration.broken and name in DEFAULT and name not in asked
     )
     words = [answer.verdict for answer in answers]
-    verdict: Word = (
-        BROKEN if BROKEN in words else UNDETERMINED if UNDETERMINED in words else KEPT
-    )
+    verdict: Word = BROKEN if BROKEN in words else UNDETERMINED if UNDETERMINED in words else KEPT
     return Verdict(test.id_of(variant), kernel, verdict, answers, also, exploration, notes)
 
 

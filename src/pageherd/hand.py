@@ -1,0 +1,486 @@
+"""Driving the machine by hand: processes, pages, references, and the kernel's daemons as calls.
+
+>>> from pageherd import Machine
+>>> m = Machine("linux-4.19")
+>>> parent = m.process("P")
+>>> a = parent.mmap("a")
+>>> parent.write(a, 1)
+>>> child = parent.fork("C")
+>>> pipe = child.vmsplice(a)
+>>> child.munmap(a)
+>>> parent.write(a, 255)
+>>> pipe.read()
+255
+>>> m.broken
+('private',)
+>>> print(m.as_test("leak"), end="")  # doctest: +ELLIPSIS
+test leak
+...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pageherd.errors import ModelError, PageherdError
+from pageherd.litmus.format import format_test
+from pageherd.litmus.parsing import parse
+from pageherd.litmus.syntax import KERNEL, Argument, Keeps, PageOf, Step, Swap, SwapKind, Test
+from pageherd.machine import state as st
+from pageherd.machine.describe import Labels, changes, facts
+from pageherd.machine.drive import STEP_LIMIT, drive_begin
+from pageherd.machine.jit import ALARMS, records
+from pageherd.machine.layout import COSTS, TEST
+from pageherd.machine.operations import encode
+from pageherd.machine.steps import BLOCKED, IDLE
+from pageherd.machine.verbs import VERBS, Result
+from pageherd.promises.table import DEFAULT, PROMISES
+from pageherd.rules import kernels
+from pageherd.rules.choose import choose, record
+from pageherd.search.program import SWAP_KINDS, Names, empty_state, operation_of
+from pageherd.search.store import leaks, step_checked
+from pageherd.search.verdict import spell
+
+Value = int | str
+"""What an operation gives: a number read, or a word such as `ok`, `fault`, `swapped`."""
+
+
+class PromiseBroken(PageherdError):
+    """An operation broke a promise, and the machine was told to raise."""
+
+    def __init__(self, promises: tuple[str, ...], operation: str) -> None:
+        super().__init__(f"{operation}: breaks {', '.join(promises)}")
+        self.promises = promises
+        self.operation = operation
+
+
+class OperationFailed(PageherdError):
+    """An operation that has to succeed failed (SIGSEGV, EFAULT, ...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A virtual page; every process may map something of its own there."""
+
+    name: str
+    number: int
+
+
+class Machine:
+    """The system itself: one kernel's rules, and the state that its operations have made.
+
+    Args:
+        kernel: a kernel's name, with changes if wanted, or a user's file of rules.
+        swap: the swap device: `disk`, `slow` (write-back ends when told to), `zram`, `none`.
+        stable_writes: whether the device needs pages to be stable under write-back.
+        lru_batches: how many pages a CPU's LRU batch holds before it drains; 0: none.
+        on_breach: `collect` broken promises in `broken`, or `raise` PromiseBroken.
+
+    Raises:
+        RuleError: there is no such kernel.
+
+    >>> m = Machine("linux-6.1")
+    >>> p = m.process("P")
+    >>> buffer = p.mmap("buffer")
+    >>> p.write(buffer, 7)
+    >>> pin = p.pin(buffer, "write", "longterm")
+    >>> p.fork("C").read(buffer)
+    7
+    >>> pin.write(8)
+    >>> p.read(buffer), m.copies, m.broken
+    (8, 1, ())
+    """
+
+    def __init__(
+        self,
+        kernel: str = "linux-6.1",
+        *,
+        swap: SwapKind = "disk",
+        stable_writes: bool = False,
+        lru_batches: int = 0,
+        on_breach: Literal["collect", "raise"] = "collect",
+    ) -> None:
+        self.kernel = choose(kernel)
+        self._record = record(self.kernel)
+        self._swap = Swap(swap, stable_writes)
+        self._batches = lru_batches
+        self._on_breach = on_breach
+        self._processes: list[Process] = []
+        self._pages: list[Page] = []
+        self._references: list[str] = []
+        self._steps: list[Step] = []
+        self._broken: dict[str, None] = {}
+        self._states = empty_state(TEST, 0, TEST.pages, TEST.slots)
+        head = self._states[0]
+        head["nr_mms"] = TEST.mms
+        head["nr_frames"] = TEST.frames
+        head["swap_kind"] = SWAP_KINDS[swap]
+        head["swap_stable_writes"] = int(stable_writes)
+        head["batch_limit"] = lru_batches
+        if swap == "none":
+            head["nr_slots"] = 0
+
+    # -- what there is ---------------------------------------------------------------------------
+
+    def process(self, name: str) -> Process:
+        """A new, independent process."""
+        process = self._add_process(name)
+        self._states["mm_state"][0, process.number] = st.LIVE
+        return process
+
+    def page(self, name: str) -> Page:
+        """The virtual page called `name`, the same address in every process."""
+        for page in self._pages:
+            if page.name == name:
+                return page
+        if len(self._pages) == TEST.pages:
+            raise OperationFailed(f"the machine has {TEST.pages} pages")
+        self._pages.append(Page(name, len(self._pages)))
+        return self._pages[-1]
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The promises broken so far, in the order in which they broke."""
+        return tuple(self._broken)
+
+    @property
+    def copies(self) -> int:
+        """How many pages were copied (COW, unshare, fork)."""
+        return int(self._states["copies"][0])
+
+    @property
+    def costs(self) -> dict[str, int]:
+        """Running totals: faults, copies, atomics, rmap steps, TLB flushes, reads, writes."""
+        return dict(zip(COSTS, self._states["cost"][0].tolist(), strict=True))
+
+    def leaks(self) -> bool:
+        """Whether frames or slots would be lost if everything ended now (`no-leak`)."""
+        return bool(leaks(records(self._states.copy()), 0, records(self._record)))
+
+    def show(self) -> str:
+        """Page tables, frames, swap slots and references, as text.
+
+        >>> m = Machine("linux-6.1")
+        >>> p = m.process("P")
+        >>> p.write(p.mmap("a"), 5)
+        >>> print(m.show())
+        P        alive
+        P.a      frame 1, writable
+        frame 1  holds 5, refcount 1, mapcount 1, anon-exclusive
+        """
+        hidden = ("free", "no mapping", "0 entries", "not there", "released")
+        shown = [(what, how) for what, how in self._facts().items() if how not in hidden]
+        width = max((len(what) for what, _ in shown), default=0) + 2
+        return "\n".join(f"{what:{width}}{how}" for what, how in shown)
+
+    def as_test(self, name: str, ask: tuple[str, ...] = DEFAULT) -> str:
+        """What was done so far as a litmus test, in the standard form.
+
+        Raises:
+            LitmusError: the name is not a test's name.
+        """
+        test = Test(
+            name,
+            tuple(process.name for process in self._processes),
+            tuple(self._steps),
+            tuple(Keeps(promise) for promise in ask),
+            pages=tuple(page.name for page in self._pages),
+            swap=self._swap,
+            lru_batches=self._batches,
+        )
+        text = format_test(test)
+        parse(text, f"{name}.litmus", kernels.names())
+        return text
+
+    # -- kernel daemons and choices ----------------------------------------------------------------
+
+    def reclaim(self, target: Reference | tuple[Process, Page]) -> Value:
+        """One pass of kswapd over the page of a process, or the page that a reference holds."""
+        return self._kernel("reclaim", target)
+
+    def writeback(self, target: Reference | tuple[Process, Page]) -> Value:
+        """Let the swap write-back of that page finish (swap `slow`)."""
+        return self._kernel("writeback", target)
+
+    def drain(self, cpu: int | None = None) -> None:
+        """Drain the LRU batch of one CPU, or of all."""
+        self.do(Step(KERNEL, "drain", () if cpu is None else (cpu,)))
+
+    def swapoff(self) -> None:
+        """Bring every swapped page back and take the device away."""
+        self.do(Step(KERNEL, "swapoff"))
+
+    def _kernel(self, verb: str, target: Reference | tuple[Process, Page]) -> Value:
+        if isinstance(target, Reference):
+            return self.do(Step(KERNEL, verb, (target.name,)))
+        process, page = target
+        return self.do(Step(KERNEL, verb, (PageOf(process.name, page.name),)))
+
+    # -- doing -------------------------------------------------------------------------------------
+
+    def do(self, step: Step) -> Value:
+        """Run one step to its end; what it gives, in words or as a number.
+
+        Raises:
+            PromiseBroken: it broke a promise and the machine was told to raise.
+            ModelError: the machine cannot answer.
+        """
+        thread = self.begin(step)
+        for _ in range(STEP_LIMIT):
+            if self.step(thread) in (IDLE, BLOCKED):
+                break
+        return self._result
+
+    def begin(self, step: Step) -> int:
+        """Begin a step without running it; the number of the thread to give to `step()`.
+
+        With several steps begun on different processes, paths run interleaved by hand.
+        """
+        operation = operation_of(self._names(), step)
+        thread = operation.thread
+        self._running = step
+        self._steps.append(step)
+        self._result: Value = "ok"
+        ops = encode([replace(operation, register=1)])
+        drive_begin(records(self._states), 0, records(self._record), records(ops), 0)
+        return thread
+
+    def step(self, thread: int) -> int:
+        """One atomic step of a begun path: IDLE when it has ended, BLOCKED if a lock is taken."""
+        states = self._states
+        states["broke"][0] = 0
+        following = int(step_checked(records(states), 0, records(self._record), thread))
+        alarm = int(states["alarm"][0])
+        if alarm:
+            raise ModelError(ALARMS.get(alarm, "a rule failed"), alarm)
+        if following == IDLE:
+            number = int(states["reg"][0, 0])
+            self._result = number if number >= 0 else spell(number)
+            states["reg"][0, 0] = st.UNBOUND
+        self._note(int(states["broke"][0]))
+        return following
+
+    def explain(self, step: Step) -> list[str]:
+        """Run one step and say what changed."""
+        before = self._facts()
+        self.do(step)
+        return changes(before, self._facts())
+
+    def _note(self, bits: int) -> None:
+        broke = tuple(p.name for p in PROMISES if bits >> p.number & 1)
+        self._broken.update(dict.fromkeys(broke))
+        if broke and self._on_breach == "raise":
+            raise PromiseBroken(broke, f"{self._running.thread}: {self._running.verb}")
+
+    def _names(self) -> Names:
+        processes = tuple(process.name for process in self._processes)
+        pages = tuple(page.name for page in self._pages)
+        return Names(processes, (*processes, KERNEL), pages, tuple(self._references), ())
+
+    def _facts(self) -> dict[str, str]:
+        names = self._names()
+        labels = Labels(names.processes, names.threads, names.pages, names.references)
+        return dict(facts(self._states[0], labels))
+
+    def _add_process(self, name: str) -> Process:
+        if any(process.name == name for process in self._processes):
+            raise OperationFailed(f"there is a process '{name}' already")
+        if len(self._processes) == TEST.mms:
+            raise OperationFailed(f"the machine has {TEST.mms} processes")
+        self._processes.append(Process(self, name, len(self._processes)))
+        return self._processes[-1]
+
+    def _new_reference(self) -> str:
+        if len(self._references) == TEST.refs:
+            raise OperationFailed(f"the machine has {TEST.refs} references")
+        self._references.append(f"r{len(self._references)}")
+        return self._references[-1]
+
+
+class Process:
+    """A process: its methods are the verbs of the litmus language."""
+
+    def __init__(self, machine: Machine, name: str, number: int) -> None:
+        self._machine = machine
+        self.name = name
+        self.number = number
+
+    def __repr__(self) -> str:
+        return f"<process {self.name}>"
+
+    def _do(self, verb: str, *arguments: Argument | Page | Process) -> Value:
+        plain = tuple(a.name if isinstance(a, (Page, Process)) else a for a in arguments)
+        return self._machine.do(Step(self.name, verb, plain))
+
+    def _must(self, verb: str, *arguments: Argument | Page | Process) -> None:
+        result = self._do(verb, *arguments)
+        if result != "ok":
+            raise OperationFailed(f"{self.name}: {verb}: {result}")
+
+    def read(self, page: Page) -> int:
+        """A load.
+
+        Raises:
+            OperationFailed: SIGSEGV.
+        """
+        value = self._do("read", page)
+        if not isinstance(value, int):
+            raise OperationFailed(f"{self.name}: read {page.name}: {value}")
+        return value
+
+    def write(self, page: Page, value: int) -> None:
+        """A store.
+
+        Raises:
+            OperationFailed: SIGSEGV.
+        """
+        self._must("write", page, value)
+
+    def mmap(self, page: Page | str) -> Page:
+        """A private anonymous mapping, readable and writable, of a page or of a new name."""
+        chosen = self._machine.page(page) if isinstance(page, str) else page
+        self._must("mmap", chosen)
+        return chosen
+
+    def munmap(self, page: Page) -> None:
+        """munmap()."""
+        self._must("munmap", page)
+
+    def mprotect(self, page: Page, protection: Literal["none", "r", "rw"]) -> None:
+        """mprotect()."""
+        self._must("mprotect", page, protection)
+
+    def mremap(self, page: Page, to: Page | str) -> Page:
+        """Move a mapping to another page, replacing what is there."""
+        chosen = self._machine.page(to) if isinstance(to, str) else to
+        self._must("mremap", page, chosen)
+        return chosen
+
+    def madvise(
+        self,
+        page: Page,
+        advice: Literal[
+            "dontneed",
+            "dontfork",
+            "dofork",
+            "wipeonfork",
+            "pageout",
+            "populate_read",
+            "populate_write",
+        ],
+    ) -> Value:
+        """madvise() with the advice of that name."""
+        return self._do(advice, page)
+
+    def mlock(self, page: Page) -> None:
+        """mlock()."""
+        self._must("mlock", page)
+
+    def clear_soft_dirty(self) -> None:
+        """Write 4 to /proc/self/clear_refs."""
+        self._must("clear_soft_dirty")
+
+    def pagemap(self, page: Page) -> Value:
+        """`absent`, `zero`, `present` or `swapped`."""
+        return self._do("pagemap", page)
+
+    def fork(self, name: str) -> Process:
+        """fork(): the child."""
+        child = self._machine._add_process(name)
+        self._must("fork", child)
+        return child
+
+    def exit(self) -> None:
+        """_exit(); references and pins that it took stay."""
+        self._must("exit")
+
+    def take(self, call: str, page: Page, *flags: str) -> Reference:
+        """Take a reference by the verb `call` (`rdma_register`, `odirect_read`, ...).
+
+        Raises:
+            OperationFailed: EFAULT, or `call` takes no reference.
+        """
+        if call not in VERBS or VERBS[call].result is not Result.REFERENCE:
+            known = ", ".join(v.name for v in VERBS.values() if v.result is Result.REFERENCE)
+            raise OperationFailed(f"'{call}' takes no reference; these do: {known}")
+        name = self._machine._new_reference()
+        arguments: tuple[Argument, ...] = (
+            (page.name, flags) if VERBS[call].arguments[1:] else (page.name,)
+        )
+        result = self._machine.do(Step(self.name, call, arguments, name))
+        if result != "ok":
+            raise OperationFailed(f"{self.name}: {call} {page.name}: {result}")
+        return Reference(self._machine, name)
+
+    def vmsplice(self, page: Page) -> Reference:
+        """vmsplice() the page into a pipe."""
+        return self.take("vmsplice", page)
+
+    def get(self, page: Page, *flags: Literal["write", "force", "longterm", "fast"]) -> Reference:
+        """get_user_pages() with FOLL_GET."""
+        return self.take("get", page, *flags)
+
+    def pin(self, page: Page, *flags: Literal["write", "force", "longterm", "fast"]) -> Reference:
+        """pin_user_pages() with FOLL_PIN."""
+        return self.take("pin", page, *flags)
+
+    def process_vm_readv(self, other: Process, page: Page) -> Value:
+        """process_vm_readv() of a page of another process."""
+        return self._do("process_vm_readv", PageOf(other.name, page.name))
+
+    def process_vm_writev(self, other: Process, page: Page, value: int) -> Value:
+        """process_vm_writev() to a page of another process."""
+        return self._do("process_vm_writev", PageOf(other.name, page.name), value)
+
+    def ptrace_peek(self, other: Process, page: Page) -> Value:
+        """PTRACE_PEEKDATA."""
+        return self._do("ptrace_peek", PageOf(other.name, page.name))
+
+    def ptrace_poke(self, other: Process, page: Page, value: int) -> Value:
+        """PTRACE_POKEDATA: writes even where the process itself may not."""
+        return self._do("ptrace_poke", PageOf(other.name, page.name), value)
+
+
+class Reference:
+    """A reference or pin: it holds a frame whatever becomes of the page it was taken through."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self._machine = machine
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<reference {self.name}>"
+
+    def _do(self, verb: str, *arguments: Argument) -> Value:
+        first = self._machine._processes[0]
+        return self._machine.do(Step(first.name, verb, (self.name, *arguments)))
+
+    def read(self) -> int:
+        """What a pipe's reader or a device sees."""
+        value = self._do("read_ref")
+        if not isinstance(value, int):
+            raise OperationFailed(f"read_ref {self.name}: {value}")
+        return value
+
+    def write(self, value: int) -> None:
+        """A device stores through it.
+
+        Raises:
+            OperationFailed: it was not taken for writing.
+        """
+        result = self._do("write_ref", value)
+        if result != "ok":
+            raise OperationFailed(f"write_ref {self.name}: {result}")
+
+    def tee(self, n: int = 1) -> None:
+        """So many references more on the same page."""
+        self._do("tee", n)
+
+    def share(self, other: Process) -> None:
+        """Hand it to another process knowingly."""
+        self._do("share", other.name)
+
+    def release(self) -> None:
+        """put_page() or unpin_user_page()."""
+        self._do("release")
