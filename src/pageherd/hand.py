@@ -26,7 +26,17 @@ from typing import Literal
 from pageherd.errors import ModelError, PageherdError
 from pageherd.litmus.format import format_test
 from pageherd.litmus.parsing import parse
-from pageherd.litmus.syntax import KERNEL, Argument, Keeps, PageOf, Step, Swap, SwapKind, Test
+from pageherd.litmus.syntax import (
+    KERNEL,
+    Argument,
+    Keeps,
+    PageOf,
+    Step,
+    Swap,
+    SwapKind,
+    Test,
+    Thread,
+)
 from pageherd.machine import state as st
 from pageherd.machine.describe import Labels, changes, facts
 from pageherd.machine.drive import STEP_LIMIT, drive_begin
@@ -107,6 +117,7 @@ class Machine:
         self._batches = lru_batches
         self._on_breach = on_breach
         self._processes: list[Process] = []
+        self._threads: list[Process] = []
         self._pages: list[Page] = []
         self._references: list[str] = []
         self._steps: list[Step] = []
@@ -185,6 +196,7 @@ class Machine:
             tuple(process.name for process in self._processes),
             tuple(self._steps),
             tuple(Keeps(promise) for promise in ask),
+            threads=tuple(Thread(t.thread, t.name) for t in self._threads if t.thread != t.name),
             pages=tuple(page.name for page in self._pages),
             swap=self._swap,
             lru_batches=self._batches,
@@ -237,7 +249,10 @@ class Machine:
 
         With several steps begun on different processes, paths run interleaved by hand.
         """
-        operation = operation_of(self._names(), step)
+        if step.result is not None and step.result not in self._references:
+            self._add_reference(step.result)
+        process = next((t.name for t in self._threads if t.thread == step.thread), None)
+        operation = operation_of(self._names(), step, process)
         thread = operation.thread
         self._running = step
         self._steps.append(step)
@@ -276,7 +291,8 @@ class Machine:
     def _names(self) -> Names:
         processes = tuple(process.name for process in self._processes)
         pages = tuple(page.name for page in self._pages)
-        return Names(processes, (*processes, KERNEL), pages, tuple(self._references), ())
+        threads = (KERNEL, *(thread.thread for thread in self._threads))
+        return Names(processes, threads, pages, tuple(self._references), ())
 
     def _facts(self) -> dict[str, str]:
         names = self._names()
@@ -288,30 +304,40 @@ class Machine:
             raise OperationFailed(f"there is a process '{name}' already")
         if len(self._processes) == TEST.mms:
             raise OperationFailed(f"the machine has {TEST.mms} processes")
-        self._processes.append(Process(self, name, len(self._processes)))
+        self._processes.append(self._add_thread(name, name, len(self._processes)))
         return self._processes[-1]
 
-    def _new_reference(self) -> str:
+    def _add_thread(self, process: str, thread: str, number: int) -> Process:
+        if len(self._threads) + 1 == TEST.threads:
+            raise OperationFailed(f"the machine has {TEST.threads - 1} threads")
+        self._threads.append(Process(self, process, number, thread))
+        return self._threads[-1]
+
+    def _add_reference(self, name: str) -> None:
         if len(self._references) == TEST.refs:
             raise OperationFailed(f"the machine has {TEST.refs} references")
-        self._references.append(f"r{len(self._references)}")
-        return self._references[-1]
+        self._references.append(name)
 
 
 class Process:
-    """A process: its methods are the verbs of the litmus language."""
+    """A process, or one more thread of it: its methods are the verbs of the litmus language."""
 
-    def __init__(self, machine: Machine, name: str, number: int) -> None:
+    def __init__(self, machine: Machine, name: str, number: int, thread: str) -> None:
         self._machine = machine
         self.name = name
         self.number = number
+        self.thread = thread
 
     def __repr__(self) -> str:
-        return f"<process {self.name}>"
+        return f"<process {self.name}, thread {self.thread}>"
+
+    def new_thread(self, name: str) -> Process:
+        """One more thread of this process."""
+        return self._machine._add_thread(self.name, name, self.number)
 
     def _do(self, verb: str, *arguments: Argument | Page | Process) -> Value:
         plain = tuple(a.name if isinstance(a, (Page, Process)) else a for a in arguments)
-        return self._machine.do(Step(self.name, verb, plain))
+        return self._machine.do(Step(self.thread, verb, plain))
 
     def _must(self, verb: str, *arguments: Argument | Page | Process) -> None:
         result = self._do(verb, *arguments)
@@ -404,11 +430,11 @@ class Process:
         if call not in VERBS or VERBS[call].result is not Result.REFERENCE:
             known = ", ".join(v.name for v in VERBS.values() if v.result is Result.REFERENCE)
             raise OperationFailed(f"'{call}' takes no reference; these do: {known}")
-        name = self._machine._new_reference()
+        name = f"r{len(self._machine._references)}"
         arguments: tuple[Argument, ...] = (
             (page.name, flags) if VERBS[call].arguments[1:] else (page.name,)
         )
-        result = self._machine.do(Step(self.name, call, arguments, name))
+        result = self._machine.do(Step(self.thread, call, arguments, name))
         if result != "ok":
             raise OperationFailed(f"{self.name}: {call} {page.name}: {result}")
         return Reference(self._machine, name)

@@ -190,13 +190,17 @@ def _guarded_rule(function: Callable[..., int], question: int) -> Callable[..., 
 
 
 @cache
-def step_address(function: StepFunction, layout: Layout) -> int:
-    """The address of a step compiled for `layout` (without the JIT: its index)."""
+def step_address(function: StepFunction, layout: Layout, keep: bool = True) -> int:
+    """The address of a step compiled for `layout` (without the JIT: its index).
+
+    `keep`: on disk for the next time; not for steps that are made up on the spot.
+    """
     if not JIT:
         return _index_of(function)
     state, kernel = _types(layout)
     signature = types.int64(state, types.int64, kernel)
-    return _compiled(signature, _guarded_step(function) if GUARDED else function, not GUARDED)
+    chosen = _guarded_step(function) if GUARDED else function
+    return _compiled(signature, chosen, keep and not GUARDED)
 
 
 @cache

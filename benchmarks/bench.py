@@ -1,0 +1,468 @@
+"""Figures and ratios in one run: python benchmarks/bench.py [PART ...]
+
+Without arguments all parts are run: start, cold, compile, rule, simulate, search.  Needs only the
+package itself.  Each part that depends on a fresh or uncompiled machine runs in a process of its own.
+"""
+
+# ruff: noqa: T201  (this script prints)
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PAGES = 1_000_000
+PEER_SECONDS = 10.0
+RULE = """\
+from pageherd import alternative, proposal
+from pageherd.machine.questions import COPY, REUSE_PAGE
+from pageherd.machine.state import is_exclusive, page_count
+
+
+@alternative("reuse")
+def mine(s, t, k, frame):
+    return REUSE_PAGE if is_exclusive(s, frame) or page_count(s, frame) == {count} else COPY
+
+
+KERNEL = proposal("mine", extends="linux-6.1", reuse=mine)
+"""
+GROUP = """\
+test bench-group "four threads of two processes and the kernel, every order of 16 operations"
+
+processes P C
+threads T2 of P
+pages a b
+
+P: mmap a
+P: mmap b
+P: write a = 1
+P: write b = 2
+P: r = pin a write
+P: s = vmsplice b
+P: fork C
+concurrent by operation {
+  P: write a = 3
+  P: write b = 4
+  P: dontneed b
+  P: write b = 5
+  T2: read a
+  T2: clear_soft_dirty
+  T2: pageout b
+  T2: write a = 6
+  C: write a = 7
+  C: pageout b
+  C: write b = 8
+  C: munmap a
+  kernel: reclaim P.a
+  kernel: reclaim C.b
+  kernel: reclaim P.b
+  kernel: reclaim P.a
+}
+P: seen = read a
+"""
+
+
+def row(what: str, figure: str, peer: str = "", ratio: str = "", aim: str = "") -> None:
+    print(f"{what:44}{figure:>16}{peer:>18}{ratio:>10}  {aim}", flush=True)
+
+
+def process(*command: str, runs: int = 1, **environment: str) -> float:
+    """The seconds of the fastest of `runs` runs of a command, which may exit with 0, 1 or 3."""
+    best = float("inf")
+    for _ in range(runs):
+        started = time.perf_counter()
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | environment, check=False
+        )
+        best = min(best, time.perf_counter() - started)
+        if done.returncode not in (0, 1, 3):
+            raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
+    return best
+
+
+def child(part: str, **environment: str) -> Any:
+    """What another process of this script prints as its last line, as JSON."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", part],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+PAGEHERD = (sys.executable, "-m", "pageherd")
+
+
+# -- start: what a warm start costs ----------------------------------------------------------------
+
+
+def start() -> None:
+    process(*PAGEHERD, "run")  # whatever is not compiled yet is compiled now
+    library = process(*PAGEHERD, "run", runs=5)
+    importing = process(sys.executable, "-c", "import numba", runs=5)
+    ratio("library on all kernels, warm", library, "import numba", importing, "at most 5 times")
+    helping = process(*PAGEHERD, "--help", runs=5)
+    nothing = process(sys.executable, "-c", "pass", runs=5)
+    ratio("pageherd --help", helping, "python -c pass", nothing, "at most 5 times")
+
+
+def ratio(what: str, seconds: float, peer: str, other: float, aim: str) -> None:
+    row(what, f"{seconds:.3f} s", "", "", "")
+    row(f"  peer: {peer}", "", f"{other:.3f} s", f"{seconds / other:.1f}", aim)
+
+
+# -- cold: everything is compiled first ------------------------------------------------------------
+
+
+def cold() -> None:
+    with tempfile.TemporaryDirectory() as empty:
+        seconds = process(*PAGEHERD, "run", XDG_CACHE_HOME=empty)
+    row("library on all kernels, compiling included", f"{seconds:.1f} s", aim="below 120 s")
+
+
+# -- compile: seconds for each step and each rule --------------------------------------------------
+
+
+def compile_all() -> None:
+    with tempfile.TemporaryDirectory() as empty:
+        found = child("compile", XDG_CACHE_HOME=empty)
+    for kind in ("step", "rule"):
+        times = {name: seconds for name, seconds in found[kind]}
+        slowest = sorted(times, key=lambda name: -times[name])[:4]
+        row(
+            f"compiling {len(times)} {kind}s, sum",
+            f"{sum(times.values()):.1f} s",
+            f"median {statistics.median(times.values()):.2f} s",
+            aim=", ".join(f"{name} {times[name]:.2f}" for name in slowest),
+        )
+
+
+def compile_child() -> Any:
+    import numba
+
+    from pageherd.machine.jit import STEPS, rule_address, step_address
+    from pageherd.machine.layout import TEST
+    from pageherd.rules.catalog import POINTS
+
+    numba.njit(lambda x: x + 1)(1)  # starting the compiler itself does not count
+    found: dict[str, list[tuple[str, float]]] = {"step": [], "rule": []}
+    for function in STEPS.values():
+        found["step"].append((function.__name__, timed(lambda f=function: step_address(f, TEST))))
+    for point in POINTS.values():
+        for chosen in point.alternatives.values():
+            for question, function in zip(point.questions, chosen.functions, strict=False):
+                seconds = timed(
+                    lambda f=function, q=question: rule_address(f, TEST, q, True)  # type: ignore[misc]
+                )
+                found["rule"].append((f"{point.name}={chosen.name}", seconds))
+    return found
+
+
+def timed(function: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+# -- rule: from saving a rule to its first verdict -------------------------------------------------
+
+
+def rule() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "mine.py"
+        seconds = []
+        for count in range(1, 4):  # a different rule each time
+            file.write_text(RULE.format(count=count), encoding="utf-8")
+            seconds.append(
+                process(*PAGEHERD, "run", "cow-vmsplice-child-unmap", "--kernel", str(file))
+            )
+    row("a changed rule file to its first verdict", f"{min(seconds):.2f} s", aim="3 s")
+
+
+# -- simulate: the same steps over a million pages -------------------------------------------------
+
+
+def simulate() -> None:
+    found = child("simulate")
+    row("simulate: size of the state", f"{found['bytes'] / 1e6:.0f} MB")
+    row("simulate: compile or load the steps", f"{found['load']:.1f} s")
+    for name, (seconds, right) in found["phases"].items():
+        rate = PAGES / seconds / 1e6
+        row(
+            f"simulate: {name}",
+            f"{seconds:.3f} s",
+            f"{rate:.1f} M pages/s",
+            aim="" if right else "WRONG END STATE",
+        )
+    events = 4 * PAGES / found["total"] / 1e6
+    peer = 4 * PAGES / found["peer"] / 1e6
+    row("simulate: page events/s, all four phases", f"{events:.1f} M/s")
+    row(
+        "  peer: the TEST layout, 8 pages at a time",
+        "",
+        f"{peer:.1f} M/s",
+        f"{events / peer:.1f}",
+    )
+
+
+def simulate_child() -> Any:
+    import numba
+    import numpy as np
+
+    from pageherd.machine.drive import drive, drive_begin, drive_step
+    from pageherd.machine.layout import TEST, dtype, simulate_layout
+    from pageherd.machine.operations import Operands, build, encode
+    from pageherd.rules.choose import choose, record
+    from pageherd.search.program import empty_state
+
+    # One operation may take 4000 steps in `drive`; fork takes three for each page.  So it is begun
+    # here and stepped to its end.  The registers keep the step that is next, as between operations.
+    @numba.njit
+    def finish(states: Any, kernels: Any, t: int) -> int:
+        taken = 0
+        while drive_step(states, 0, kernels, t) > 0:
+            taken += 1
+        return taken
+
+    @numba.njit
+    def rounds(words: Any, first: Any, states: Any, kernels: Any, ops: Any, n: int) -> None:
+        for _ in range(n):
+            words[0] = first[0]
+            drive(states, 0, kernels, ops, 0, ops.shape[0])
+
+    def every_page(verb: str, pages: int, value: int = 0) -> Any:
+        one = build(verb, Operands(thread=0, mm=0, page=0, value=value, pages=pages))
+        ops = np.repeat(encode([one]), pages)
+        ops["page"] = np.arange(pages)
+        if verb == "mmap":
+            ops["other"] = np.arange(pages) + 1
+        return ops
+
+    layout = simulate_layout(PAGES)
+    started = time.perf_counter()
+    kernel = record(choose("linux-6.1"), layout)
+    state = empty_state(layout, 2, PAGES, 0)
+    state["mm_state"][0, 0] = 1
+    fork = encode([build("fork", Operands(thread=0, mm=0, to=1, pages=PAGES))])
+    small = empty_state(TEST, 2, TEST.pages, 0)
+    small["mm_state"][0, 0] = 1
+    few = record(choose("linux-6.1"), TEST)
+    phases = {
+        "mmap": every_page("mmap", PAGES),
+        "write": every_page("write", PAGES, 1),
+        "fork": fork,
+        "write again": every_page("write", PAGES, 2),
+    }
+    drive(state, 0, kernel, phases["mmap"], 0, 0)  # compile the drivers for this layout
+    scratch = empty_state(layout, 2, 1, 0)
+    scratch["mm_state"][0, 0] = 1
+    drive_begin(scratch, 0, kernel, fork, 0)
+    finish(scratch, kernel, 0)
+    load = time.perf_counter() - started
+
+    def right(name: str) -> bool:
+        frames = state["refcount"][0, 1 : PAGES + 1]
+        if state["alarm"][0]:
+            return False
+        if name == "mmap":
+            return bool((state["vma"][0, 0] != 0).all())
+        if name == "write":
+            return bool((frames == 1).all())
+        if name == "fork":
+            return bool((frames == 2).all())
+        copied = int(state["cost"][0, 1]) == PAGES
+        return copied and bool((frames == 1).all())
+
+    results = {}
+    for name, ops in phases.items():
+        started = time.perf_counter()
+        if name == "fork":
+            drive_begin(state, 0, kernel, ops, 0)
+            finish(state, kernel, 0)
+        else:
+            drive(state, 0, kernel, ops, 0, len(ops))
+        results[name] = (time.perf_counter() - started, right(name))
+
+    ops = np.concatenate(
+        [
+            every_page("mmap", TEST.pages),
+            every_page("write", TEST.pages, 1),
+            encode([build("fork", Operands(thread=0, mm=0, to=1, pages=TEST.pages))]),
+            every_page("write", TEST.pages, 2),
+        ]
+    )
+    words, first = small.view(np.uint64).reshape(1, -1), small.copy().view(np.uint64).reshape(1, -1)
+    rounds(words, first, small, few, ops, 1)
+    started = time.perf_counter()
+    rounds(words, first, small, few, ops, PAGES // TEST.pages)
+    return {
+        "bytes": dtype(layout).itemsize,
+        "load": load,
+        "phases": results,
+        "total": sum(seconds for seconds, _ in results.values()),
+        "peer": time.perf_counter() - started,
+    }
+
+
+# -- search: states per second -------------------------------------------------------------------
+
+
+def search() -> None:
+    compiled = child("search")
+    plain = child("plain", NUMBA_DISABLE_JIT="1")
+    row(
+        "search: one test, 16 operations in a group",
+        f"{compiled['seconds']:.3f} s",
+        f"{compiled['states']} states",
+        aim=f"{compiled['transitions']} transitions, {compiled['bytes']} bytes a state",
+    )
+    for what in ("states", "transitions"):
+        ours = compiled[what] / compiled["seconds"]
+        theirs = plain[what] / plain["seconds"]
+        row(f"search: {what}/s", f"{ours:,.0f}")
+        row("  peer: dict BFS, uncompiled steps", "", f"{theirs:,.0f}", f"{ours / theirs:,.0f}")
+    if plain["complete"]:
+        same = plain["states"] == compiled["states"]
+        row("search: both found the same states", "yes" if same else "NO")
+
+
+def _program() -> tuple[Any, Any]:
+    from pageherd.litmus.parsing import parse
+    from pageherd.rules import kernels
+    from pageherd.rules.choose import choose, record
+    from pageherd.search.program import program_of
+
+    test = parse(GROUP, "bench.litmus", kernels.names())
+    return program_of(test, test.default_variant), record(choose("linux-6.1"))
+
+
+def search_child() -> Any:
+    from pageherd.machine.layout import dtype
+    from pageherd.search.explore import explore_program
+
+    program, kernel = _program()
+    explore_program(program, kernel)
+    found = min((explore_program(program, kernel) for _ in range(3)), key=lambda f: f.seconds)
+    assert found.complete
+    return {
+        "states": found.states,
+        "transitions": found.transitions,
+        "seconds": found.seconds,
+        "bytes": dtype(program.layout).itemsize,
+    }
+
+
+def plain_child() -> Any:
+    """The same space as one would search it in plain Python: bytes of a state in a dict."""
+    import numpy as np
+
+    from pageherd.machine.jit import records
+    from pageherd.machine.layout import words_compared
+    from pageherd.search.store import advance, run_checked
+
+    program, kernel = _program()
+    ops, kernels = records(program.ops), records(kernel)
+    compared = words_compared(program.layout)
+    first = program.first.copy()
+    seen = {first.tobytes()[:compared]: None}
+    frontier = [first.tobytes()]
+    transitions = 0
+    groups = len(program.full)
+    started = time.perf_counter()
+    while frontier and time.perf_counter() - started < PEER_SECONDS:
+        following = []
+        for stored in frontier:
+            before = np.frombuffer(stored, dtype=first.dtype)
+            group, done = int(before["group"][0]), int(before["done"][0])
+            if group == groups:
+                continue
+            for j, operation in enumerate(program.operations):
+                if operation.group != group or done & operation.bit:
+                    continue
+                if done & operation.needs != operation.needs:
+                    continue
+                after = before.copy()
+                s = records(after)[0]
+                run_checked(s, kernels[0], ops[j])
+                s.broke = 0
+                advance(s, ops[j], program.full, program.main_group)
+                transitions += 1
+                key = after.tobytes()
+                if key[:compared] not in seen:
+                    seen[key[:compared]] = None
+                    following.append(key)
+            if time.perf_counter() - started > PEER_SECONDS:
+                break
+        frontier = following
+    return {
+        "states": len(seen),
+        "transitions": transitions,
+        "seconds": time.perf_counter() - started,
+        "complete": not frontier,
+    }
+
+
+# -- all of it -----------------------------------------------------------------------------------
+
+PARTS: dict[str, Callable[[], None]] = {
+    "start": start,
+    "cold": cold,
+    "compile": compile_all,
+    "rule": rule,
+    "simulate": simulate,
+    "search": search,
+}
+CHILDREN: dict[str, Callable[[], Any]] = {
+    "compile": compile_child,
+    "simulate": simulate_child,
+    "search": search_child,
+    "plain": plain_child,
+}
+
+
+def machine() -> str:
+    """The processor, its cores, and the versions that matter."""
+    from importlib.metadata import version
+
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    packages = ", ".join(f"{p} {version(p)}" for p in ("pageherd", "numba", "numpy"))
+    return f"{name}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--child", choices=CHILDREN, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(CHILDREN[arguments.child]()))
+        return
+    unknown = [part for part in arguments.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"no part '{unknown[0]}'; there are {', '.join(PARTS)}")
+    print(machine())
+    row("", "pageherd", "peer", "ratio", "aim, or more")
+    for part in arguments.parts or PARTS:
+        PARTS[part]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,393 @@
+"""A test for the tests: deliberately wrong steps, each caught by a promise.
+
+One step is replaced in the kernel's table of addresses; nothing else is compiled again.  A fault is
+caught when some test of the library breaks a promise that it keeps on the sound machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+from library import checker, library
+
+from pageherd.machine import state as st
+from pageherd.machine import steps
+from pageherd.machine.jit import STEPS, helper, step_address
+from pageherd.machine.layout import TEST
+from pageherd.rules.choose import choose, record
+from pageherd.search.explore import explore_program
+
+StepFunction = Callable[[Any, int, Any], int]
+
+KERNELS = ("linux-6.1", "linux-5.10")
+
+
+def sound(number: int) -> Any:
+    return helper(STEPS[number])
+
+
+_install = sound(steps.FORK_INSTALL)
+_page = sound(steps.FORK_PAGE)
+_fork_copy = sound(steps.FORK_COPY)
+_anon_map = sound(steps.ANON_MAP)
+_wp = sound(steps.WP)
+_wp_copy = sound(steps.WP_COPY)
+_wp_map = sound(steps.WP_MAP)
+_wp_put = sound(steps.WP_PUT)
+_swapin_read = sound(steps.SWAPIN_READ)
+_swapin_map = sound(steps.SWAPIN_MAP)
+_unmap = sound(steps.RECLAIM_UNMAP)
+_isolate = sound(steps.RECLAIM_ISOLATE)
+_write = sound(steps.RECLAIM_WRITE)
+_putback = sound(steps.RECLAIM_PUTBACK)
+_reclaim_swap = sound(steps.RECLAIM_SWAP)
+_zap = sound(steps.ZAP)
+_zap_put = sound(steps.ZAP_PUT)
+_fast_grab = sound(steps.GUP_FAST_GRAB)
+_done = sound(steps.GUP_DONE)
+_slow = sound(steps.GUP_SLOW)
+_release = sound(steps.RELEASE)
+_move = sound(steps.MREMAP_MOVE)
+_swapoff = sound(steps.SWAPOFF)
+_drain = sound(steps.DRAIN)
+_tee = sound(steps.TEE)
+
+
+def fork_takes_no_reference(s: Any, t: int, k: Any) -> int:
+    frame = s.pte_to[s.t_mm[t], s.t_page[t]]
+    following = _install(s, t, k)
+    s.refcount[frame] -= 1
+    return following
+
+
+def fork_counts_no_mapping(s: Any, t: int, k: Any) -> int:
+    frame = s.pte_to[s.t_mm[t], s.t_page[t]]
+    following = _install(s, t, k)
+    s.mapcount[frame] -= 1
+    return following
+
+
+def fork_does_not_write_protect(s: Any, t: int, k: Any) -> int:
+    return steps.FORK_INSTALL
+
+
+def fork_keeps_the_exclusive_mark(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    present = page < s.nr_pages and s.pte[mm, page] & st.PTE_PRESENT
+    frame = s.pte_to[mm, page] if present else 0
+    exclusive = frame != 0 and st.is_exclusive(s, frame)
+    following = _page(s, t, k)
+    if exclusive:
+        st.set_flag(s, frame, st.PG_EXCLUSIVE)
+    return following
+
+
+def fork_duplicates_no_swap_entry(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    swapped = page < s.nr_pages and s.pte[mm, page] & st.PTE_SWAP
+    slot = s.pte_to[mm, page] if swapped else 0
+    following = _page(s, t, k)
+    if swapped:
+        s.swap_count[slot] -= 1
+    return following
+
+
+def fork_keeps_exclusive_swap_entries(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    exclusive = page < s.nr_pages and s.pte[mm, page] & st.PTE_SWP_EXCLUSIVE
+    following = _page(s, t, k)
+    if exclusive:
+        s.pte[mm, page] |= st.PTE_SWP_EXCLUSIVE
+    return following
+
+
+def early_copy_copies_nothing(s: Any, t: int, k: Any) -> int:
+    child, page = s.t_other[t], s.t_page[t]
+    following = _fork_copy(s, t, k)
+    s.content[s.pte_to[child, page]] = 0
+    return following
+
+
+def new_page_is_not_counted(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    following = _anon_map(s, t, k)
+    s.mapcount[s.pte_to[mm, page]] = 0
+    return following
+
+
+def write_fault_always_reuses(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    if s.t_fault[t] & st.FAULT_UNSHARE or s.pte_to[mm, page] == st.ZERO_FRAME:
+        return _wp(s, t, k)
+    s.pte[mm, page] |= st.PTE_WRITE | st.PTE_DIRTY
+    return s.t_return[t]
+
+
+def cow_copies_nothing(s: Any, t: int, k: Any) -> int:
+    following = _wp_copy(s, t, k)
+    s.content[s.t_new[t]] = 0
+    return following
+
+
+def cow_keeps_the_old_reference(s: Any, t: int, k: Any) -> int:
+    old = s.t_pte_to[t]
+    s.refcount[old] += 1
+    return _wp_map(s, t, k)
+
+
+def cow_keeps_the_old_mapping_count(s: Any, t: int, k: Any) -> int:
+    old = s.t_pte_to[t]
+    following = _wp_map(s, t, k)
+    if old != st.ZERO_FRAME:
+        s.mapcount[old] += 1
+    return following
+
+
+def cow_marks_nothing_exclusive(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    following = _wp_map(s, t, k)
+    st.clear_flag(s, s.pte_to[mm, page], st.PG_EXCLUSIVE)
+    return following
+
+
+def cow_forgets_its_own_reference(s: Any, t: int, k: Any) -> int:
+    old = s.t_pte_to[t]
+    s.refcount[old] += 1
+    return _wp_put(s, t, k)
+
+
+def swapin_does_not_free_the_entry(s: Any, t: int, k: Any) -> int:
+    s.swap_count[s.t_pte_to[t]] += 1
+    return _swapin_map(s, t, k)
+
+
+def swapin_reads_zeros(s: Any, t: int, k: Any) -> int:
+    following = _swapin_read(s, t, k)
+    s.content[s.t_frame[t]] = 0
+    return following
+
+
+def swapin_maps_everything_writable(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    following = _swapin_map(s, t, k)
+    s.pte[mm, page] |= st.PTE_WRITE
+    return following
+
+
+def unmap_counts_no_swap_entry(s: Any, t: int, k: Any) -> int:
+    slot = s.frame_slot[s.t_frame[t]] - 1
+    before = s.swap_count[slot]
+    following = _unmap(s, t, k)
+    if s.swap_count[slot] > before:
+        s.swap_count[slot] = before
+    return following
+
+
+def unmap_keeps_the_mapping_count(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
+    before = s.mapcount[frame]
+    following = _unmap(s, t, k)
+    s.mapcount[frame] = before
+    return following
+
+
+def unmap_drops_two_references(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
+    before = s.refcount[frame]
+    following = _unmap(s, t, k)
+    if s.refcount[frame] < before:
+        s.refcount[frame] -= 1
+    return following
+
+
+def reclaim_ignores_pins(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
+    pins = s.pincount[frame]
+    s.pincount[frame] = 0
+    following = _reclaim_swap(s, t, k)
+    s.pincount[frame] = pins
+    return following
+
+
+def reclaim_writes_nothing(s: Any, t: int, k: Any) -> int:
+    slot = s.frame_slot[s.t_frame[t]] - 1
+    following = _write(s, t, k)
+    s.slot_content[slot] = 0
+    return following
+
+
+def reclaim_drops_a_referenced_page(s: Any, t: int, k: Any) -> int:
+    st.clear_flag(s, s.t_frame[t], st.PG_DIRTY)
+    st.delete_from_swap_cache(s, s.t_frame[t])
+    return steps.RECLAIM_PUTBACK
+
+
+def isolation_takes_no_reference(s: Any, t: int, k: Any) -> int:
+    following = _isolate(s, t, k)
+    if following == steps.RECLAIM_LOCK:
+        s.refcount[s.t_frame[t]] -= 1
+    return following
+
+
+def putback_keeps_its_reference(s: Any, t: int, k: Any) -> int:
+    s.refcount[s.t_frame[t]] += 1
+    return _putback(s, t, k)
+
+
+def zap_keeps_the_mapping_count(s: Any, t: int, k: Any) -> int:
+    following = _zap(s, t, k)
+    if following == steps.ZAP_PUT:
+        s.mapcount[s.t_frame[t]] += 1
+    return following
+
+
+def zap_keeps_swap_entries_counted(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    swapped = page < s.t_other[t] and s.pte[mm, page] & st.PTE_SWAP
+    slot = s.pte_to[mm, page] if swapped else 0
+    if swapped:
+        s.swap_count[slot] += 1
+    return _zap(s, t, k)
+
+
+def zap_puts_twice(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
+    following = _zap_put(s, t, k)
+    if s.refcount[frame] > 0:
+        s.refcount[frame] -= 1
+    return following
+
+
+def gup_fast_takes_no_count(s: Any, t: int, k: Any) -> int:
+    following = _fast_grab(s, t, k)
+    if following == steps.GUP_FAST_RECHECK:
+        if s.t_held[t] & st.HOLD_PIN:
+            s.pincount[s.t_frame[t]] -= 1
+        else:
+            s.refcount[s.t_frame[t]] -= 1
+    return following
+
+
+def gup_never_unshares(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    frame = s.pte_to[mm, page]
+    if s.pte[mm, page] & st.PTE_PRESENT and frame != 0 and not s.t_foll[t] & st.FOLL_WRITE:
+        marked = st.is_exclusive(s, frame)
+        st.set_flag(s, frame, st.PG_EXCLUSIVE)
+        following = _slow(s, t, k)
+        if not marked:
+            st.clear_flag(s, frame, st.PG_EXCLUSIVE)
+        return following
+    return _slow(s, t, k)
+
+
+def release_forgets_to_put(s: Any, t: int, k: Any) -> int:
+    s.ref_frame[s.t_ref[t]] = 0
+    return steps.IDLE
+
+
+def release_puts_one_too_many(s: Any, t: int, k: Any) -> int:
+    frame = s.ref_frame[s.t_ref[t]] - 1
+    following = _release(s, t, k)
+    if s.refcount[frame] > 0:
+        s.refcount[frame] -= 1
+    return following
+
+
+def tee_takes_one_too_few(s: Any, t: int, k: Any) -> int:
+    following = _tee(s, t, k)
+    s.ref_times[s.t_ref[t]] += 1
+    return following
+
+
+def mremap_leaves_the_old_entry(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_pte_to[t]
+    pte, to, vma = s.pte[mm, page], s.pte_to[mm, page], s.vma[mm, page]
+    following = _move(s, t, k)
+    s.pte[mm, page] = pte
+    s.pte_to[mm, page] = to
+    s.vma[mm, page] = vma
+    return following
+
+
+def swapoff_takes_no_reference(s: Any, t: int, k: Any) -> int:
+    at = s.t_value[t]
+    mm, page = at // s.nr_pages, at % s.nr_pages
+    swapped = mm < s.nr_mms and s.pte[mm, page] & st.PTE_SWAP
+    following = _swapoff(s, t, k)
+    if swapped:
+        s.refcount[s.pte_to[mm, page]] -= 1
+    return following
+
+
+FAULTS: tuple[tuple[int, StepFunction], ...] = (
+    (steps.FORK_INSTALL, fork_takes_no_reference),
+    (steps.FORK_INSTALL, fork_counts_no_mapping),
+    (steps.FORK_WRPROTECT, fork_does_not_write_protect),
+    (steps.FORK_PAGE, fork_keeps_the_exclusive_mark),
+    (steps.FORK_PAGE, fork_duplicates_no_swap_entry),
+    (steps.FORK_PAGE, fork_keeps_exclusive_swap_entries),
+    (steps.FORK_COPY, early_copy_copies_nothing),
+    (steps.ANON_MAP, new_page_is_not_counted),
+    (steps.WP, write_fault_always_reuses),
+    (steps.WP_COPY, cow_copies_nothing),
+    (steps.WP_MAP, cow_keeps_the_old_reference),
+    (steps.WP_MAP, cow_keeps_the_old_mapping_count),
+    (steps.WP_MAP, cow_marks_nothing_exclusive),
+    (steps.WP_PUT, cow_forgets_its_own_reference),
+    (steps.SWAPIN_MAP, swapin_does_not_free_the_entry),
+    (steps.SWAPIN_READ, swapin_reads_zeros),
+    (steps.SWAPIN_MAP, swapin_maps_everything_writable),
+    (steps.RECLAIM_UNMAP, unmap_counts_no_swap_entry),
+    (steps.RECLAIM_UNMAP, unmap_keeps_the_mapping_count),
+    (steps.RECLAIM_UNMAP, unmap_drops_two_references),
+    (steps.RECLAIM_SWAP, reclaim_ignores_pins),
+    (steps.RECLAIM_WRITE, reclaim_writes_nothing),
+    (steps.RECLAIM_REMOVE, reclaim_drops_a_referenced_page),
+    (steps.RECLAIM_ISOLATE, isolation_takes_no_reference),
+    (steps.RECLAIM_PUTBACK, putback_keeps_its_reference),
+    (steps.ZAP, zap_keeps_the_mapping_count),
+    (steps.ZAP, zap_keeps_swap_entries_counted),
+    (steps.ZAP_PUT, zap_puts_twice),
+    (steps.GUP_FAST_GRAB, gup_fast_takes_no_count),
+    (steps.GUP_SLOW, gup_never_unshares),
+    (steps.RELEASE, release_forgets_to_put),
+    (steps.RELEASE, release_puts_one_too_many),
+    (steps.TEE, tee_takes_one_too_few),
+    (steps.MREMAP_MOVE, mremap_leaves_the_old_entry),
+    (steps.SWAPOFF, swapoff_takes_no_reference),
+)
+
+
+@cache
+def kept_promises(kernel: str) -> dict[str, frozenset[str]]:
+    """What each test breaks on the sound machine."""
+    return {
+        chosen.id: frozenset(checker().check(chosen, kernel).exploration.broken)
+        for chosen in library()
+    }
+
+
+def caught(number: int, fault: StepFunction) -> set[tuple[str, str, str]]:
+    """(promise, test, kernel) for each promise that only the faulty machine breaks."""
+    found = set()
+    for kernel in KERNELS:
+        table = record(choose(kernel))
+        table["step"][0, number] = step_address(fault, TEST, keep=False)
+        for chosen in library():
+            broken = explore_program(checker().program(chosen), table).broken
+            for promise in set(broken) - kept_promises(kernel)[chosen.id]:
+                found.add((promise, chosen.id, kernel))
+    return found
+
+
+@pytest.mark.parametrize(("number", "fault"), FAULTS, ids=[fault.__name__ for _, fault in FAULTS])
+def test_a_planted_fault_is_caught(number: int, fault: StepFunction) -> None:
+    assert caught(number, fault)
+
+
+def test_there_are_enough_faults() -> None:
+    assert len(FAULTS) >= 20

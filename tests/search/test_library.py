@@ -1,0 +1,48 @@
+"""Every claim of the library is checked against the machine."""
+
+from __future__ import annotations
+
+import pytest
+from library import checker, library
+
+from pageherd.litmus.identify import identity
+from pageherd.rules import kernels
+from pageherd.search.check import Chosen
+
+
+@pytest.mark.parametrize("chosen", library(), ids=lambda chosen: chosen.id)
+def test_claims_come_true(chosen: Chosen) -> None:
+    wrong = []
+    for kernel in kernels.names():
+        verdict = checker().check(chosen, kernel)
+        assert verdict.exploration.proves, (kernel, "the space was not explored whole")
+        wrong += [
+            (kernel, a.ask, a.expected, a.verdict)
+            for a in verdict.answers
+            if a.expected in ("kept", "broken") and a.expected != a.verdict
+        ]
+    assert not wrong
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(library()) >= 45
+
+
+def test_no_two_mean_the_same() -> None:
+    marks: dict[str, str] = {}
+    for chosen in library():
+        mark = identity(chosen.test, chosen.variant)
+        assert marks.setdefault(mark, chosen.id) == chosen.id
+
+
+def test_every_test_names_its_sources() -> None:
+    assert not [chosen.id for chosen in library() if not chosen.test.sources]
+
+
+def test_shipped_kernels_never_break_the_books() -> None:
+    """`alive`, `no-leak`, `counts` and `exclusive` hold in every test on every kernel."""
+    books = {"alive", "no-leak", "counts", "exclusive"}
+    for chosen in library():
+        for kernel in kernels.names():
+            verdict = checker().check(chosen, kernel)
+            assert not books & set(verdict.exploration.broken), (chosen.id, kernel)
