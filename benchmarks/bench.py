@@ -1,7 +1,7 @@
 """Figures and ratios in one run: python benchmarks/bench.py [PART ...]
 
 Without arguments all parts are run: start, cold, compile, rule, simulate, search.  Needs only the
-package itself.  Each part that depends on a fresh or uncompiled machine runs in a process of its own.
+package itself.  Parts that depend on a fresh or uncompiled machine run in their own process.
 """
 
 # ruff: noqa: T201  (this script prints)
@@ -140,7 +140,7 @@ def compile_all() -> None:
     with tempfile.TemporaryDirectory() as empty:
         found = child("compile", XDG_CACHE_HOME=empty)
     for kind in ("step", "rule"):
-        times = {name: seconds for name, seconds in found[kind]}
+        times = dict(found[kind])
         slowest = sorted(times, key=lambda name: -times[name])[:4]
         row(
             f"compiling {len(times)} {kind}s, sum",
@@ -153,10 +153,12 @@ def compile_all() -> None:
 def compile_child() -> Any:
     import numba
 
+    from pageherd.machine import paths
     from pageherd.machine.jit import STEPS, rule_address, step_address
     from pageherd.machine.layout import TEST
     from pageherd.rules.catalog import POINTS
 
+    assert paths.PATHS  # importing them registered the steps
     numba.njit(lambda x: x + 1)(1)  # starting the compiler itself does not count
     found: dict[str, list[tuple[str, float]]] = {"step": [], "rule": []}
     for function in STEPS.values():

@@ -163,7 +163,7 @@ class _Tables:
             states=int(self.summary[store.STATES]),
             transitions=int(self.summary[store.TRANSITIONS]),
             seconds=seconds,
-            complete=self.summary[store.FULL] == 0,
+            complete=bool(self.summary[store.FULL] == 0),
             pruned=int(self.summary[store.PRUNED]),
             stuck=int(self.summary[store.STUCK]),
             steps_reached=frozenset(np.flatnonzero(kernel["stepped"][0]).tolist()),

@@ -1,0 +1,142 @@
+"""Representation invariants: every stored state of the library satisfies the written list.
+
+The list follows the kernel's own rules: what a page-table entry, a mark, a count may be at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from library import checker, library
+
+from pageherd.machine import state as st
+from pageherd.rules.choose import Kernel
+from pageherd.search.explore import FIRST_CAPACITY, _Tables
+
+KERNELS = ("linux-4.19", "linux-5.10", "linux-5.18", "linux-6.1", "linux-6.12", "linux-7.3")
+
+
+def has_marks(kernel: Kernel) -> bool:
+    return kernel.of("marks") == "anon-exclusive"
+
+
+def entries(s: Any) -> Iterator[tuple[int, int, int, int]]:
+    for mm in range(int(s["nr_mms"])):
+        for page in range(int(s["nr_pages"])):
+            yield mm, page, int(s["pte"][mm, page]), int(s["pte_to"][mm, page])
+
+
+def violations(s: Any, kernel: Kernel) -> Iterator[str]:
+    """What is wrong with the state, if anything."""
+    yield from entry_violations(s, kernel)
+    yield from frame_violations(s, kernel)
+    yield from slot_violations(s)
+    yield from quiet_violations(s)
+
+
+def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
+    writers: dict[int, set[int]] = {}
+    mappers: dict[int, set[int]] = {}
+    for mm, page, pte, to in entries(s):
+        if s["mm_state"][mm] != st.LIVE and pte:
+            yield "a process that is not there maps something"
+        if pte & st.PTE_PRESENT and pte & st.PTE_SWAP:
+            yield "an entry is present and swapped"
+        if pte and not int(s["vma"][mm, page]) & st.VM_MAPPED:
+            yield "an entry without a mapping"
+        if pte & st.PTE_WRITE and not int(s["vma"][mm, page]) & st.VM_WRITE:
+            yield "an entry is writable in a read-only mapping"
+        if pte & st.PTE_SWP_EXCLUSIVE and s["swap_count"][to] != 1:
+            yield "an exclusive swap entry is not the only one"
+        if not pte & st.PTE_PRESENT:
+            if pte & (st.PTE_WRITE | st.PTE_DIRTY):
+                yield "write or dirty bit in an entry that is not present"
+            continue
+        if to == st.ZERO_FRAME:
+            if pte & st.PTE_WRITE:
+                yield "the zero page is writable"
+            continue
+        mappers.setdefault(to, set()).add(mm)
+        if pte & st.PTE_WRITE:
+            writers.setdefault(to, set()).add(mm)
+            if has_marks(kernel) and not int(s["page_flags"][to]) & st.PG_EXCLUSIVE:
+                yield "a writable page is not exclusive"
+    for frame, who in writers.items():
+        if mappers[frame] != who or len(who) > 1:
+            yield "a writable page is mapped by another process"
+
+
+def frame_violations(s: Any, kernel: Kernel) -> Iterator[str]:
+    if int(s["page_flags"][st.ZERO_FRAME]) or s["mapcount"][st.ZERO_FRAME]:
+        yield "the zero page is marked or counted"
+    for frame in range(1, int(s["nr_frames"])):
+        names = ("mapcount", "page_flags", "frame_lock", "frame_batch", "frame_slot", "content")
+        free = not s["refcount"][frame] and not s["pincount"][frame]
+        if free and any(s[name][frame] for name in names):
+            yield "a free frame is not clean"
+        if free:
+            continue
+        maps = sum(p & st.PTE_PRESENT and to == frame for _, _, p, to in entries(s))
+        if maps > s["refcount"][frame]:
+            yield "more mappings than references"
+        exclusive = int(s["page_flags"][frame]) & st.PG_EXCLUSIVE
+        if exclusive and not has_marks(kernel):
+            yield "a mark in a kernel that has none"
+        if exclusive and maps > 1:
+            yield "an exclusive page is mapped twice"
+        slot = int(s["frame_slot"][frame]) - 1
+        if exclusive and slot >= 0 and s["swap_count"][slot]:
+            yield "a page is marked exclusive although a swap entry names it"
+        if s["frame_lock"][frame] or int(s["page_flags"][frame]) & st.PG_ISOLATED:
+            yield "a page is locked or isolated between operations"
+        if s["frame_batch"][frame] and int(s["page_flags"][frame]) & st.PG_LRU:
+            yield "a page is in a batch and on the LRU list"
+
+
+def slot_violations(s: Any) -> Iterator[str]:
+    for slot in range(int(s["nr_slots"])):
+        cached = int(s["slot_frame"][slot])
+        if cached and s["frame_slot"][cached - 1] != slot + 1:
+            yield "the swap cache and its page disagree"
+        if not cached and not s["swap_count"][slot] and s["slot_content"][slot]:
+            yield "a free slot is not clean"
+
+
+def quiet_violations(s: Any) -> Iterator[str]:
+    registers = [name for name in s.dtype.names if name.startswith("t_")]
+    for name in registers:
+        if name not in ("t_cpu", "t_home") and s[name].any():
+            yield f"register {name} is not zero between operations"
+    for name in ("mm_writer", "mm_readers", "mm_ptl"):
+        if s[name].any():
+            yield f"{name} is held between operations"
+    if (s["mm_seq"] % 2).any():
+        yield "write_protect_seq is odd between operations"
+
+
+def pin_violations(s: Any, kernel: Kernel) -> Iterator[str]:
+    """A page pinned through an entry stays exclusive as long as it is mapped there."""
+    if not has_marks(kernel):
+        return
+    for ref in range(len(s["ref_frame"])):
+        frame, page = int(s["ref_frame"][ref]) - 1, int(s["ref_page"][ref]) - 1
+        if frame <= 0 or page < 0 or not int(s["ref_flags"][ref]) & st.FOLL_PIN:
+            continue
+        mm = int(s["ref_mm"][ref])
+        mapped = int(s["pte"][mm, page]) & st.PTE_PRESENT and s["pte_to"][mm, page] == frame
+        if mapped and not int(s["page_flags"][frame]) & st.PG_EXCLUSIVE:
+            yield "a pinned, mapped page is not exclusive"
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_stored_state(name: str) -> None:
+    kernel, table = checker().kernel(name)
+    for chosen in library():
+        program = checker().program(chosen)
+        tables = _Tables(program, FIRST_CAPACITY)
+        tables.search(program, table)
+        for state in tables.states[: int(tables.summary[0])]:
+            wrong = [*violations(state, kernel), *pin_violations(state, kernel)]
+            assert not wrong, (chosen.id, name)
