@@ -4,7 +4,6 @@ Without arguments all parts are run: start, cold, compile, rule, simulate, searc
 package itself.  Parts that depend on a fresh or uncompiled machine run in their own process.
 """
 
-# ruff: noqa: T201  (this script prints)
 from __future__ import annotations
 
 import argparse
@@ -52,17 +51,17 @@ P: fork C
 concurrent by operation {
   P: write a = 3
   P: write b = 4
-  P: dontneed b
+  P: maybe dontneed b
   P: write b = 5
-  T2: read a
-  T2: clear_soft_dirty
+  T2: maybe read a
+  T2: maybe clear_soft_dirty
   T2: pageout b
   T2: write a = 6
   C: write a = 7
-  C: pageout b
+  C: maybe pageout b
   C: write b = 8
   C: munmap a
-  kernel: reclaim P.a
+  kernel: maybe reclaim P.a
   kernel: reclaim C.b
   kernel: reclaim P.b
   kernel: reclaim P.a

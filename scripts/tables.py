@@ -4,7 +4,6 @@ Without --write it changes nothing and exits with 1 if a table is out of date.  
 between `<!-- table NAME -->` and `<!-- end of table -->`.
 """
 
-# ruff: noqa: T201  (this script prints)
 from __future__ import annotations
 
 import re

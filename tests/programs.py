@@ -16,7 +16,7 @@ import numpy as np
 
 from pageherd.litmus.syntax import KERNEL, PageOf, Step
 from pageherd.machine import state as st
-from pageherd.machine.drive import drive
+from pageherd.machine.drive import drive, drive_begin
 from pageherd.machine.jit import records
 from pageherd.machine.layout import TEST, Layout, words_compared
 from pageherd.machine.operations import encode
@@ -24,7 +24,6 @@ from pageherd.machine.verbs import VERBS, Kind, Result
 from pageherd.rules.choose import choose, record
 from pageherd.search.program import Names, empty_state, operation_of
 from pageherd.search.store import step_checked
-from pageherd.machine.drive import drive_begin
 
 PROCESSES = ("P", "C", "D")
 PAGES = ("a", "b")

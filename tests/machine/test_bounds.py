@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 from library import checker, library
-
 from pageherd.rules import kernels
 
 

@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any
 
 import pytest
-from library import checker, library
 
+from library import checker, library
 from pageherd.machine import state as st
 from pageherd.machine import steps
 from pageherd.machine.jit import STEPS, helper, step_address

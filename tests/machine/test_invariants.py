@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from library import checker, library
 
+from library import checker, library
 from pageherd.machine import state as st
 from pageherd.rules.choose import Kernel
 from pageherd.search.explore import FIRST_CAPACITY, _Tables

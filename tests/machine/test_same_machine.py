@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import PAGES, PROCESSES, run, run_checked
 
 from pageherd.machine import state as st
 from pageherd.machine.layout import TEST, simulate_layout
+from programs import PAGES, PROCESSES, run, run_checked
 
 SCRIPT = Path(__file__).parent.parent / "programs.py"
 KERNELS = ("linux-4.19", "linux-5.8", "linux-5.10", "linux-5.18", "linux-6.1", "linux-7.3")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from library import checker, library
 
+from library import checker, library
 from pageherd.litmus.identify import identity
 from pageherd.rules import kernels
 from pageherd.search.check import Chosen

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from pageherd.search.check import Checker, Chosen
+    from pageherd.search.explore import Exploration
     from pageherd.search.verdict import Verdict
 
 
@@ -189,6 +190,7 @@ def _summary(rows: list[list[Verdict]], names: list[str], seconds: float) -> Non
         if not unclear
         else f"{states} states, {moves} transitions, {seconds:.2f} s"
     )
+    _print_unreached([v.exploration for v in verdicts])
     for verdict in wrong:
         for answer in verdict.answers:
             if answer.expected in ("kept", "broken") and answer.expected != answer.verdict:
@@ -199,6 +201,19 @@ def _summary(rows: list[list[Verdict]], names: list[str], seconds: float) -> Non
                 )
     for note in sorted({f"{v.kernel}: {note}" for v in verdicts for note in v.notes}):
         out.print(f"  {note}", markup=False, style="dim")
+
+
+def _print_unreached(explorations: list[Exploration]) -> None:
+    """A run that never asks a rule says nothing about it."""
+    from pageherd.search.explore import never_asked, never_taken
+
+    out = console()
+    for what, names in (
+        ("rules never asked", never_asked(explorations)),
+        ("steps never taken", never_taken(explorations)),
+    ):
+        if names:
+            out.print(f"{what}: {', '.join(names)}", markup=False, style="dim", soft_wrap=True)
 
 
 def _missed(claims: list[Any]) -> int:
@@ -235,8 +250,9 @@ def _card(verdict: Verdict) -> None:
         ways = ", ".join(f"{value}" if always else f"{value} sometimes" for value in seen)
         out.print(f"  {name} = {ways}{' always' if always else ''}")
     out.print(
-        f"  {len(found.outcomes)} outcomes, {found.states} states, {found.transitions} transitions,"
-        f" {found.seconds * 1000:.1f} ms"
+        f"  {len(found.outcomes)} outcome{'s' * (len(found.outcomes) != 1)}, {found.states} states, {found.transitions} transitions,"
+        f" {found.seconds * 1000:.1f} ms; states are compared in full"
     )
+    _print_unreached([found])
     if verdict.verdict == "broken":
         out.print(f"  see: pageherd explain {verdict.test} --kernel {verdict.kernel}", markup=False)

@@ -204,23 +204,22 @@ def step_address(function: StepFunction, layout: Layout, keep: bool = True) -> i
 
 
 @cache
-def rule_address(function: RuleFunction, layout: Layout, question: int, trusted: bool) -> int:
+def rule_address(function: RuleFunction, layout: Layout, question: int | None = None) -> int:
     """The address of a rule compiled for `layout` (without the JIT: its index).
 
-    A rule that is not to be trusted (a user's) is checked at every call: an exception, or an
-    answer that `question` does not have, raises an alarm that names the question.
+    With a `question` the rule is not to be trusted (it is a user's): it is checked at every call,
+    and an exception, or an answer that the question does not have, raises an alarm that names it.
 
     Raises:
         numba.core.errors.NumbaError: it uses something that Numba cannot compile.
     """
-    guarded = GUARDED or not trusted
     if not JIT:
-        return _index_of(function if trusted else _checked(function, question))
+        return _index_of(function if question is None else _checked(function, question))
     state, kernel = _types(layout)
     signature = types.int64(state, types.int64, kernel, types.int64)
-    return _compiled(
-        signature, _guarded_rule(function, question) if guarded else function, not guarded
-    )
+    if question is None:
+        return _compiled(signature, function, True)
+    return _compiled(signature, _guarded_rule(function, question), False)
 
 
 def _compiled(signature: Any, function: Callable[..., int], cached: bool) -> int:

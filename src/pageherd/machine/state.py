@@ -181,6 +181,7 @@ def has_flag(s: State, frame: int, flag: int) -> bool:
 @helper
 def set_exclusive(s: State, k: KernelRecord, frame: int) -> None:
     """SetPageAnonExclusive(), in kernels that have the mark (6c287605fd56, v5.19)."""
+    k.asked[MARKS] += 1
     if k.rule[MARKS] != 0:
         set_flag(s, frame, PG_EXCLUSIVE)
 
@@ -316,7 +317,7 @@ def page_add_rmap(s: State, t: int, k: KernelRecord, frame: int, page: int) -> N
     """page_add_anon_rmap(): the mapping counter goes up as the kernel's way of counting says."""
     if s.mapcount[frame] == 0:
         s.frame_index[frame] = page
-    count = invoke_rule(k.rule[COUNT_ON_MAP], s, t, k, frame)
+    count = ask(s, t, k, COUNT_ON_MAP, frame)
     if count < 0 or count > COUNT_MAX:
         s.alarm = ALARM_WRAPPED
         return
@@ -327,7 +328,7 @@ def page_add_rmap(s: State, t: int, k: KernelRecord, frame: int, page: int) -> N
 @helper
 def page_remove_rmap(s: State, t: int, k: KernelRecord, frame: int) -> None:
     """page_remove_rmap()."""
-    count = invoke_rule(k.rule[COUNT_ON_UNMAP], s, t, k, frame)
+    count = ask(s, t, k, COUNT_ON_UNMAP, frame)
     if count < 0 or count > COUNT_MAX:
         s.alarm = ALARM_WRAPPED
         return

@@ -231,18 +231,22 @@ def entries(chosen: Alternative, layout: Layout) -> tuple[int, ...]:
 
 def _compile(chosen: Alternative, function: RuleFunction, question: int, layout: Layout) -> int:
     if chosen.trusted:
-        return rule_address(function, layout, question, True)
-    from numba.core.errors import NumbaError
-
+        return rule_address(function, layout)
     try:
-        return rule_address(function, layout, question, False)
-    except NumbaError as error:
-        code = function.__code__
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        what = next((line for line in lines if not line.startswith("Failed")), "cannot compile")
-        file_line = re.search(r"line (\d+)", next((e for e in lines if e.startswith("File ")), ""))
-        line = file_line[1] if file_line else code.co_firstlineno
-        raise RuleError(f"{code.co_filename}:{line}: rule '{chosen.name}': {what}") from error
+        return rule_address(function, layout, question)
+    except Exception as error:  # Numba reports mistakes in a rule by many classes of errors
+        raise RuleError(_compile_error(chosen, function, str(error))) from error
+
+
+def _compile_error(chosen: Alternative, function: RuleFunction, text: str) -> str:
+    """Numba's long report in one line, with the line of the rule if the report has it."""
+    code = function.__code__
+    name = re.escape(Path(code.co_filename).name)
+    line = re.search(rf'{name}"?,? (?:line |\()(\d+)', text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    what = next((line for line in lines if not line.startswith("Failed in")), "cannot compile")
+    where = f"{code.co_filename}:{line[1] if line else code.co_firstlineno}"
+    return f"{where}: rule '{chosen.name}' ({chosen.point}) does not compile: {what}"
 
 
 def blame(kernel: Kernel, alarm: int) -> str | None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
 from pageherd.errors import ModelError
-from pageherd.machine.jit import ALARMS, records
+from pageherd.machine.jit import ALARMS, STEPS, records
 from pageherd.machine.layout import dtype, words_compared
-from pageherd.machine.questions import QUESTIONS
 from pageherd.promises.table import PROMISES
+from pageherd.rules.base import POINTS
 from pageherd.search import store
 from pageherd.search.program import Program
 
-FIRST_CAPACITY: Final = 256
+FIRST_CAPACITY: Final = 64
 MAX_STATES: Final = 1_000_000
 
 
@@ -73,7 +74,7 @@ def explore_program(program: Program, kernel: Any, max_states: int = MAX_STATES)
         ModelError: a rule raised or gave nonsense, or a path does not come to an end.
     """
     started = time.perf_counter()
-    capacity = FIRST_CAPACITY
+    capacity = min(FIRST_CAPACITY, max_states)
     while True:
         tables = _Tables(program, capacity)
         kernel["asked"] = 0
@@ -171,7 +172,13 @@ class _Tables:
         )
 
 
-def unreached_questions(explorations: list[Exploration]) -> list[str]:
-    """What no exploration ever asked: a library that never asks says nothing about the answer."""
-    asked = frozenset().union(*(exploration.questions_asked for exploration in explorations))
-    return [question.asks for question in QUESTIONS if question.number not in asked]
+def never_asked(explorations: Iterable[Exploration]) -> list[str]:
+    """The decision points that no exploration ever asked: nothing is said about their rules."""
+    asked = frozenset[int]().union(*(found.questions_asked for found in explorations))
+    return [p.name for p in POINTS.values() if not asked.intersection(p.questions)]
+
+
+def never_taken(explorations: Iterable[Exploration]) -> list[str]:
+    """The steps that no exploration ever took."""
+    taken = frozenset[int]().union(*(found.steps_reached for found in explorations))
+    return [function.__name__ for number, function in STEPS.items() if number not in taken]

@@ -112,11 +112,10 @@ class _Replay:
         found = []
         for point in POINTS.values():
             for question in point.questions:
-                if question in questions:
-                    answer = int(self.record["answer"][0, question])
-                    words = QUESTIONS[question].answers
-                    spelled = words[answer] if answer < len(words) else str(answer)
-                    found.append(Decision(point.name, self.kernel.of(point.name), spelled))
+                words = QUESTIONS[question].answers
+                if question in questions and words and self.kernel.choices[point.name].functions:
+                    answer = words[int(self.record["answer"][0, question])]
+                    found.append(Decision(point.name, self.kernel.of(point.name), answer))
         return tuple(found)
 
     def _broke(self) -> tuple[str, ...]:
