@@ -80,8 +80,9 @@ def _print_operation(out: Console, number: int, operation: OperationTrace, steps
         for step in operation.steps:
             if step.changes or step.decisions:
                 _print_step(out, step)
-    for promise in operation.broke:
-        out.print(Text(f"     {promise} is broken here", style="bold red"))
+    for breach in operation.broke:
+        why = f": {breach.why}" if breach.why else ""
+        out.print(Text(f"     {breach.promise} is broken here", style="bold red").append(why))
 
 
 def _print_step(out: Console, step: StepTrace) -> None:
@@ -106,7 +107,7 @@ def _print_json(verdict: Verdict, answer: Answer, trace: Trace) -> None:
             {
                 "operation": operation.text,
                 "result": operation.result,
-                "broke": list(operation.broke),
+                "broke": [{"promise": b.promise, "why": b.why} for b in operation.broke],
                 "steps": [
                     {
                         "function": step.kernel_function,

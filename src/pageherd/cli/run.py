@@ -249,8 +249,9 @@ def _card(verdict: Verdict) -> None:
         always = len(seen) == 1
         ways = ", ".join(f"{value}" if always else f"{value} sometimes" for value in seen)
         out.print(f"  {name} = {ways}{' always' if always else ''}")
+    ends = f"{len(found.outcomes)} outcome{'s' * (len(found.outcomes) != 1)}"
     out.print(
-        f"  {len(found.outcomes)} outcome{'s' * (len(found.outcomes) != 1)}, {found.states} states, {found.transitions} transitions,"
+        f"  {ends}, {found.states} states, {found.transitions} transitions,"
         f" {found.seconds * 1000:.1f} ms; states are compared in full"
     )
     _print_unreached([found])

@@ -80,7 +80,7 @@ def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
 
 @step(steps.WP)
 def wp(s: State, t: int, k: KernelRecord) -> int:
-    """do_wp_page() under the page-table lock, if the entry is still the one that faulted."""
+    """do_wp_page(): under the page-table lock, if the entry is still the one that faulted."""
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
@@ -91,7 +91,7 @@ def wp(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.WP_WAIT)
 def wp_wait(s: State, t: int, k: KernelRecord) -> int:
-    """Until 5.8: sleep for the page lock with a reference held, then decide again."""
+    """do_wp_page(): until v5.8, sleep for the page lock with a reference, then decide again."""
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     frame = int(s.t_frame[t])
     if locked_by_other(s, t, frame) or ptl_taken(s, t, mm):

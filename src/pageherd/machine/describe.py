@@ -132,3 +132,51 @@ def _word_changes(was: str, now: str) -> str:
         else:
             parts.append(f"+{word}")
     return ", ".join(parts + [f"-{word}" for word in gone])
+
+
+def reasons(before: State, after: State, labels: Labels) -> Iterator[tuple[str, str]]:
+    """Why an operation that led from `before` to `after` may have broken a promise: (promise, why).
+
+    What it stored into and who else sees that frame; which reference holds another frame than its
+    page; which page should have shown another value.
+    """
+    for number in range(1, int(after["nr_frames"])):
+        if in_use(before, number) and before["content"][number] != after["content"][number]:
+            seen = sorted({*_who_sees(before, labels, number), *_who_sees(after, labels, number)})
+            if len(seen) > 1:
+                where = f"the store landed in frame {number}, which shows in {', '.join(seen)}"
+                yield "private", where
+                yield "get-fork", where
+    for ref, name in enumerate(labels.references):
+        mm, page = int(before["ref_mm"][ref]), int(before["ref_page"][ref]) - 1
+        held = int(after["ref_frame"][ref]) - 1
+        if held < 0 or page < 0 or after["mm_state"][mm] != st.LIVE:
+            continue
+        place = f"{labels.processes[mm]}.{labels.pages[page]}"
+        where = "the zero page" if held == st.ZERO_FRAME else f"frame {held}"
+        why = f"{name} holds {where}, but {place} is {entry(after, mm, page)}"
+        if not _shows(after, mm, page, held):
+            yield "pin-coherent", why
+            yield "get-fork", why
+    for mm, process in enumerate(labels.processes):
+        for page, name in enumerate(labels.pages):
+            want, got = int(before["want"][mm, page]), int(after["want"][mm, page])
+            if want != got and after["mm_state"][mm] == st.LIVE:
+                yield "own-writes", f"{process}.{name} should have shown {want}, not {got}"
+
+
+def _shows(s: State, mm: int, page: int, number: int) -> bool:
+    pte, to = int(s["pte"][mm, page]), int(s["pte_to"][mm, page])
+    if pte & st.PTE_PRESENT:
+        return to == number
+    return bool(pte & st.PTE_SWAP) and int(s["slot_frame"][to]) - 1 == number
+
+
+def _who_sees(s: State, labels: Labels, number: int) -> Iterator[str]:
+    for mm, process in enumerate(labels.processes):
+        for page, name in enumerate(labels.pages):
+            if s["mm_state"][mm] == st.LIVE and _shows(s, mm, page, number):
+                yield f"{process}.{name}"
+    for ref, name in enumerate(labels.references):
+        if int(s["ref_frame"][ref]) - 1 == number:
+            yield f"{labels.processes[int(s['ref_mm'][ref])]}'s {name}"

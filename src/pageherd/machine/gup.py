@@ -98,7 +98,7 @@ def ungrab(s: State, t: int) -> None:
 
 @step(steps.GUP)
 def gup(s: State, t: int, k: KernelRecord) -> int:
-    """The call: has_pinned is set before the walk, and never cleared (008cfe4418b3, v5.9)."""
+    """pin_user_pages(): has_pinned is set before the walk, never cleared (008cfe4418b3, v5.9)."""
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not may_gup(s, t, mm, page):
         s.t_result[t] = SEGV
@@ -165,7 +165,7 @@ def gup_fast_unshare(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.GUP_FAST_END)
 def gup_fast_end(s: State, t: int, k: KernelRecord) -> int:
-    """A pin that raced with fork is given back (57efa1fe5957, v5.11)."""
+    """lockless_pages_from_mm(): a pin that raced with fork is given back (57efa1fe5957, v5.11)."""
     if int(s.t_foll[t]) & FOLL_PIN and ask(s, t, k, FORK_SEQ, 0):
         if s.mm_seq[int(s.t_mm[t])] != s.t_seq[t]:
             ungrab(s, t)
@@ -218,7 +218,7 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.GUP_DONE)
 def gup_done(s: State, t: int, k: KernelRecord) -> int:
-    """The reference is the caller's: attach it to the page it was taken through.
+    """get_user_pages(): the reference is the caller's, attached to the page it was taken through.
 
     The zero page is followed by long-term pins only (design of 84209e87c696, v6.2).
     """

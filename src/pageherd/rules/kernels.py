@@ -223,14 +223,14 @@ ROWS: Final[tuple[Row, ...]] = (
         "unshare-2021",
         {
             "counting": "three-state",
-            "unshare": "possibly-mapped-more",
             "still-mapped": "by-rmap",
         },
         proposal=True,
         sources=("Matthew Wilcox, 19 Dec 2021, <Yb+gId/gXocrlJYD@casper.infradead.org>",),
         open_questions=(
+            'GUP unshares, and swap-in copies, where the state is "possibly more"',
             'whether reclaim is done is decided by an rmap walk, since "possibly more" never ends',
-            "swap-in and MADV_PAGEOUT read the state as if it were the count",
+            "MADV_PAGEOUT reads the state as if it were the count",
         ),
     ),
     Row(

@@ -56,14 +56,10 @@ def break_cow(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 @POINT.alternative("mapped-more-than-once", "proposal v1 06/11 of 17 Dec 2021, by map count")
 def mapped_more_than_once(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Unshare an anonymous page that is mapped more than once, for references and pins alike."""
-    shared = present(s, t) and is_anon(frame) and s.mapcount[frame] > 1
-    return UNSHARE_FIRST if shared else TAKE
+    """Unshare an anonymous page that is mapped more than once, for references and pins alike.
 
-
-@POINT.alternative("possibly-mapped-more", "proposal: v1 06/11 with three states or 0-1-2-many")
-def possibly_mapped_more(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Unshare an anonymous page unless the counter vouches for at most one mapping."""
+    Under three states or zero-one-two-many the counter reads "possibly more than once".
+    """
     shared = present(s, t) and is_anon(frame) and s.mapcount[frame] > 1
     return UNSHARE_FIRST if shared else TAKE
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pageherd.litmus.format import format_step
-from pageherd.machine.describe import Labels, changes, facts
+from pageherd.machine.describe import Labels, changes, facts, reasons
 from pageherd.machine.drive import STEP_LIMIT, drive_begin
 from pageherd.machine.jit import STEPS, records
 from pageherd.machine.questions import QUESTIONS
@@ -41,13 +41,21 @@ class StepTrace:
 
 
 @dataclass(frozen=True, slots=True)
+class Breach:
+    """A promise that an operation broke, and why in words (empty where the steps say it all)."""
+
+    promise: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class OperationTrace:
     """One operation: its line in the test, its result, its steps, the promises it broke."""
 
     text: str
     result: int | None
     steps: tuple[StepTrace, ...]
-    broke: tuple[str, ...]
+    broke: tuple[Breach, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,7 @@ class _Replay:
         thread = self.program.operations[number].thread
         register = self.program.operations[number].register
         self.states["broke"][0] = 0
+        before = self.states[0].copy()
         drive_begin(
             records(self.states), 0, records(self.record), records(self.program.ops), number
         )
@@ -97,7 +106,9 @@ class _Replay:
             if following in (IDLE, BLOCKED) or self.states["alarm"][0]:
                 break
         result = int(self.states["reg"][0, register - 1]) if register else None
-        return OperationTrace(format_step(step), result, tuple(steps), self._broke())
+        why = dict(reasons(before, self.states[0], self.labels))
+        broke = tuple(Breach(name, why.get(name, "")) for name in self._broke())
+        return OperationTrace(format_step(step), result, tuple(steps), broke)
 
     def _step(self, pc: int, thread: int) -> tuple[StepTrace, int]:
         before = dict(facts(self.states[0], self.labels))
