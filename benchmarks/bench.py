@@ -153,9 +153,10 @@ def compile_child() -> Any:
     import numba
 
     from pageherd.machine import paths
-    from pageherd.machine.jit import STEPS, rule_address, step_address
+    from pageherd.machine.jit import STEPS, step_address
     from pageherd.machine.layout import TEST
     from pageherd.rules.catalog import POINTS
+    from pageherd.rules.choose import entries
 
     assert paths.PATHS  # importing them registered the steps
     numba.njit(lambda x: x + 1)(1)  # starting the compiler itself does not count
@@ -164,10 +165,8 @@ def compile_child() -> Any:
         found["step"].append((function.__name__, timed(lambda f=function: step_address(f, TEST))))
     for point in POINTS.values():
         for chosen in point.alternatives.values():
-            for question, function in zip(point.questions, chosen.functions, strict=False):
-                seconds = timed(
-                    lambda f=function, q=question: rule_address(f, TEST, q, True)  # type: ignore[misc]
-                )
+            if chosen.functions:
+                seconds = timed(lambda c=chosen: entries(c, TEST))  # type: ignore[misc]
                 found["rule"].append((f"{point.name}={chosen.name}", seconds))
     return found
 

@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_names_are_known_without_parsing(root: Path) -> None:
-    assert names(root) == ["one", "two/hot", "two", "five", "four", "three", "three/y"]
+    assert names(root) == ["one", "two/hot", "two", "five", "four", "three/x", "three/y"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The library tells rules apart: a mutation test over the rule table.
 
-For every decision point and every two alternatives that rows of the table use, some test has another
-verdict or another set of outcomes when nothing but that decision is switched.
+For every decision point and every two alternatives that rows of the table use, some test has
+another verdict or another set of outcomes when nothing but that decision is switched.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from functools import cache
 from itertools import combinations
 
 import pytest
-from library import checker, library
 
+from library import checker, library
 from pageherd.rules import kernels
 from pageherd.rules.base import POINTS
 from pageherd.rules.calls import CALLS
@@ -22,7 +22,7 @@ from pageherd.search.verdict import judge
 
 Signature = tuple[object, ...]
 
-# A decision that only saves a fault while write faults believe the mark; it shows where they do not.
+# Decisions that only save a fault while write faults believe the mark; they show where they do not.
 ELSEWHERE = {
     "mprotect-upgrade": ("linux-6.1:reuse=by-refcount-after-drop",),
     "swapin-read-maps": ("linux-6.1:reuse=by-refcount-after-drop",),
@@ -33,7 +33,7 @@ ELSEWHERE = {
 }
 
 NOT_APART = {
-    "fork-seq": "shows only when gup-fast runs in the middle of a fork: tests/machine/test_schedule",
+    "fork-seq": "shows only when gup-fast runs in the middle of a fork: machine/test_schedule",
     "zero-pin": "the zero page is never freed and no rule reads its count",
 }
 

@@ -72,6 +72,7 @@ def as_object(verdict: Verdict) -> dict[str, Any]:
     found = verdict.exploration
     return {
         "test": verdict.test,
+        "hash": verdict.hash,
         "kernel": verdict.kernel,
         "verdict": verdict.verdict,
         "promises": list(verdict.promises),

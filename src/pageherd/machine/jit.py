@@ -50,14 +50,16 @@ KERNEL_DTYPE: Final = np.dtype(
     align=True,
 )
 
-ALARM_WRAPPED: Final = 1
+ALARM_UNDERFLOW: Final = 1
 ALARM_NO_FRAME: Final = 2
 ALARM_STUCK: Final = 3
 ALARM_STEP_RAISED: Final = 4
+ALARM_OVERFLOW: Final = 5
 ALARM_RULE_RAISED: Final = 1000  # + the question that was asked
 ALARM_RULE_NONSENSE: Final = 2000  # + the question that was asked
 ALARMS: Final = {
-    ALARM_WRAPPED: "a count left its range",
+    ALARM_UNDERFLOW: "a count fell below zero",
+    ALARM_OVERFLOW: "a count exceeds what the machine can hold",
     ALARM_NO_FRAME: "the layout ran out of frames",
     ALARM_STUCK: "a kernel path does not come to an end",
     ALARM_STEP_RAISED: "a step raised an exception",

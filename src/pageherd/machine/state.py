@@ -10,7 +10,8 @@ from typing import Final
 
 from pageherd.machine.jit import (
     ALARM_NO_FRAME,
-    ALARM_WRAPPED,
+    ALARM_OVERFLOW,
+    ALARM_UNDERFLOW,
     KernelRecord,
     helper,
     invoke_rule,
@@ -118,11 +119,20 @@ def ask(s: State, t: int, k: KernelRecord, question: int, frame: int) -> int:
 
 
 @helper
+def out_of_range(s: State, count: int) -> bool:
+    """Whether a count would wrap; it never does, the alarm is raised instead."""
+    if count < 0:
+        s.alarm = ALARM_UNDERFLOW
+    elif count > COUNT_MAX:
+        s.alarm = ALARM_OVERFLOW
+    return count < 0 or count > COUNT_MAX
+
+
+@helper
 def page_ref_add(s: State, frame: int, n: int) -> None:
     """Change the refcount by `n`; an impossible count raises the alarm instead of wrapping."""
     count = int(s.refcount[frame]) + n
-    if count < 0 or count > COUNT_MAX:
-        s.alarm = ALARM_WRAPPED
+    if out_of_range(s, count):
         return
     s.refcount[frame] = count
     s.cost[COST_ATOMICS] += 1
@@ -132,8 +142,7 @@ def page_ref_add(s: State, frame: int, n: int) -> None:
 def page_pin_add(s: State, frame: int, n: int) -> None:
     """Change the pins by `n`; the kernel's bias is applied where the count is tested."""
     count = int(s.pincount[frame]) + n
-    if count < 0 or count > COUNT_MAX:
-        s.alarm = ALARM_WRAPPED
+    if out_of_range(s, count):
         return
     s.pincount[frame] = count
     s.cost[COST_ATOMICS] += 1
@@ -318,8 +327,7 @@ def page_add_rmap(s: State, t: int, k: KernelRecord, frame: int, page: int) -> N
     if s.mapcount[frame] == 0:
         s.frame_index[frame] = page
     count = ask(s, t, k, COUNT_ON_MAP, frame)
-    if count < 0 or count > COUNT_MAX:
-        s.alarm = ALARM_WRAPPED
+    if out_of_range(s, count):
         return
     s.mapcount[frame] = count
     s.cost[COST_ATOMICS] += 1
@@ -329,8 +337,7 @@ def page_add_rmap(s: State, t: int, k: KernelRecord, frame: int, page: int) -> N
 def page_remove_rmap(s: State, t: int, k: KernelRecord, frame: int) -> None:
     """page_remove_rmap()."""
     count = ask(s, t, k, COUNT_ON_UNMAP, frame)
-    if count < 0 or count > COUNT_MAX:
-        s.alarm = ALARM_WRAPPED
+    if out_of_range(s, count):
         return
     s.mapcount[frame] = count
     s.cost[COST_ATOMICS] += 1
@@ -438,8 +445,7 @@ def forget_slot_if_free(s: State, slot: int) -> None:
 def swap_count_add(s: State, slot: int, n: int) -> None:
     """swap_duplicate() and swap_free(), without the cache's own flag."""
     count = int(s.swap_count[slot]) + n
-    if count < 0 or count > COUNT_MAX:
-        s.alarm = ALARM_WRAPPED
+    if out_of_range(s, count):
         return
     s.swap_count[slot] = count
     forget_slot_if_free(s, slot)

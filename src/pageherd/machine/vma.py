@@ -8,6 +8,7 @@ from pageherd.machine.layout import State
 from pageherd.machine.questions import MPROTECT_UPGRADE, SOFT_DIRTY_SKIPS
 from pageherd.machine.state import (
     COST_TLB_FLUSHES,
+    FAULT_TOUCH,
     OK,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -19,6 +20,7 @@ from pageherd.machine.state import (
     VM_SOFTDIRTY,
     VM_WRITE,
     ask,
+    may_write,
     mmap_write_lock,
     mmap_write_unlock,
     pte_of,
@@ -111,13 +113,15 @@ def mremap_move(s: State, t: int, k: KernelRecord) -> int:
 def madvise(s: State, t: int, k: KernelRecord) -> int:
     """madvise() of advice that only changes VMA flags: set t_value's low byte, clear its high.
 
-    mlock() goes on to populate the page (`t_return`).
+    mlock() goes on to populate the page (`t_return`), by a write where the mapping allows it.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
     advice = int(s.t_value[t])
     mapped = (int(s.vma[mm, page]) & VM_MAPPED) != 0
+    if not may_write(s, mm, page):
+        s.t_fault[t] = FAULT_TOUCH
     if mapped:
         s.vma[mm, page] = (int(s.vma[mm, page]) | (advice & 255)) & (255 - (advice >> 8))
     s.t_result[t] = OK if mapped else SEGV

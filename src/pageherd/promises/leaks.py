@@ -54,8 +54,8 @@ def check_leaks(s: State, k: KernelRecord) -> None:
     for cpu in range(NR_CPUS):
         lru_add_drain(s, cpu)
     for frame in range(1, s.nr_frames):
-        clear_flag(s, frame, PG_WRITEBACK)
         for _ in range(2):
+            clear_flag(s, frame, PG_WRITEBACK)
             if s.refcount[frame] != 0:
                 reclaim_frame(s, k, frame)
     for frame in range(1, s.nr_frames):

@@ -27,6 +27,7 @@ from pageherd.machine.state import (
     PG_WRITEBACK,
     PTE_SWP_EXCLUSIVE,
     SWAP_ZRAM,
+    VM_LOCKED,
     has_flag,
     in_swap_cache,
     lru_add_drain,
@@ -98,16 +99,26 @@ def drain_for_write(s: State, t: int, frame: int) -> None:
 DROP = decision_point("swapin-drop", SWAPIN_DROP, kernel_function="should_try_to_free_swap")
 
 
+@helper
+def is_mlocked(s: State, t: int) -> bool:
+    return (int(s.vma[int(s.t_mm[t]), int(s.t_page[t])]) & VM_LOCKED) != 0
+
+
 @DROP.alternative("keep", "do_swap_page; until v5.17, with swap less than half full")
 def keep(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Leave the page in the swap cache."""
-    return KEEP_CACHE
+    """Leave the page in the swap cache; for mlocked memory free it after mapping."""
+    return DROP_AFTER if is_mlocked(s, t) else KEEP_CACHE
 
 
 @DROP.alternative("before-write", "should_try_to_free_swap; v5.18 to v6.19 (c145e0b47c77)")
 def before_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """For a write, if only the cache and this fault have references: free it before deciding."""
+    """For a write, if only the cache and this fault have references: free it before deciding.
+
+    Always for mlocked memory.
+    """
     drain_for_write(s, t, frame)
+    if is_mlocked(s, t):
+        return DROP_BEFORE
     return DROP_BEFORE if is_write(s, t) and page_count(s, frame) == 2 else KEEP_CACHE
 
 
@@ -115,8 +126,12 @@ def before_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
     "after-exclusive-write", "should_try_to_free_swap; v7.3 (after mapping since 4b34f1d82c65)"
 )
 def after_exclusive_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """After mapping: always for a synchronous device, else for an exclusive write."""
-    if s.swap_kind == SWAP_ZRAM or (is_write(s, t) and entry_is_exclusive(s, t, frame)):
+    """After mapping: always for a synchronous device or mlocked memory, else an exclusive write."""
+    if (
+        is_mlocked(s, t)
+        or s.swap_kind == SWAP_ZRAM
+        or (is_write(s, t) and entry_is_exclusive(s, t, frame))
+    ):
         return DROP_AFTER
     return KEEP_CACHE
 

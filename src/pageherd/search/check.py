@@ -10,6 +10,7 @@ from pageherd.errors import LitmusError, ModelError, RuleError
 from pageherd.litmus.parsing import parse_file
 from pageherd.litmus.shelves import load
 from pageherd.litmus.syntax import Test, steps_of
+from pageherd.machine.jit import ALARMS
 from pageherd.rules import kernels
 from pageherd.rules.choose import Kernel, Progress, blame, choose, record
 from pageherd.search.explore import MAX_STATES, explore_program
@@ -113,6 +114,8 @@ class Checker:
             last = program.steps[error.path[-1].operation]
             raise RuleError(f"{culprit}, in '{last.thread}: {last.verb}' of {chosen.id}") from error
         notes = roles(chosen.test, chosen.variant, kernel)
+        if exploration.stuck:
+            notes += (f"cut short: {ALARMS[exploration.stuck]}",)
         return judge(chosen.test, chosen.variant, kernel.name, exploration, notes)
 
     def explain(self, chosen: Chosen, spec: str, answer: Answer) -> Trace | None:

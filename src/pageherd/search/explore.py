@@ -46,8 +46,8 @@ class Exploration:
     """Everything that a search found out.
 
     `complete`: the whole space was explored.  `pruned` counts runs that ended because `alive`
-    broke, `stuck` those in which a kernel path came to no end: what they leave unproven is
-    undetermined.
+    broke; `stuck` is the alarm of a run that could not go on (a kernel path that comes to no end, a
+    count too large), or 0.  What such runs leave unproven is undetermined.
     """
 
     outcomes: tuple[Outcome, ...]

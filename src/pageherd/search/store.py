@@ -10,7 +10,14 @@ from typing import Any, Final
 import numpy as np
 
 from pageherd.machine.drive import STEP_LIMIT, begin, step_thread
-from pageherd.machine.jit import ALARM_STUCK, ALARM_WRAPPED, KernelRecord, driver, helper
+from pageherd.machine.jit import (
+    ALARM_OVERFLOW,
+    ALARM_STUCK,
+    ALARM_UNDERFLOW,
+    KernelRecord,
+    driver,
+    helper,
+)
 from pageherd.machine.layout import State, States
 from pageherd.machine.steps import BLOCKED, IDLE
 from pageherd.machine.watch import ALIVE, COUNTS, NO_LEAK
@@ -168,11 +175,11 @@ def search(
                 transitions += 1
                 broke = int(s.broke)
                 s.broke = 0
-                if s.alarm == ALARM_WRAPPED:
+                if s.alarm == ALARM_UNDERFLOW:
                     s.alarm = 0
                     broke |= (1 << COUNTS) | (1 << ALIVE)
-                if s.alarm == ALARM_STUCK:
-                    summary[STUCK] += 1
+                if s.alarm == ALARM_STUCK or s.alarm == ALARM_OVERFLOW:
+                    summary[STUCK] = s.alarm  # what would follow stays unproven
                     continue
                 if s.alarm != 0:
                     summary[ALARM] = s.alarm
