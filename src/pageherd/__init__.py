@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pageherd.hand import Machine, Page, Process, PromiseBroken, Reference
     from pageherd.litmus.parsing import parse, parse_file
     from pageherd.litmus.syntax import Test
-    from pageherd.rules.choose import Kernel, alternative, choose, proposal
+    from pageherd.rules.choose import Kernel, alternative, alternatives, choose, proposal
     from pageherd.search.check import explore
     from pageherd.search.trace import Trace
     from pageherd.search.verdict import Verdict
@@ -36,6 +36,7 @@ _HOME = {
     "Trace": "search.trace",
     "Verdict": "search.verdict",
     "alternative": "rules.choose",
+    "alternatives": "rules.choose",
     "choose": "rules.choose",
     "explore": "search.check",
     "parse": "litmus.parsing",
@@ -58,6 +59,7 @@ __all__ = [
     "Trace",
     "Verdict",
     "alternative",
+    "alternatives",
     "choose",
     "explore",
     "parse",

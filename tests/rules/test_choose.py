@@ -94,7 +94,7 @@ def test_a_users_rule_that_is_wrong(tmp_path: Path, body: str, line: int, messag
         ),
         ("from pageherd import proposal\nKERNEL = proposal('x', extends='linux-9')\n", "linux"),
         (
-            "from pageherd import proposal as p\nKERNEL = p('x', extends='linux-6.1', reuse='by')\n",
+            "import pageherd as h\nKERNEL = h.proposal('x', extends='linux-6.1', reuse='by')\n",
             "by",
         ),
     ],

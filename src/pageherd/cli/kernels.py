@@ -57,8 +57,10 @@ def _one(arguments: Namespace) -> int:
 
     out = console()
     out.print(f"[bold]{kernel.name}[/]  {row.version}: {row.about}")
-    if row.extends:
-        out.print(f"extends {row.extends}; what it changes is marked *")
+    changed = kernel.name != row.name
+    parent = row.name if changed else row.extends
+    if parent:
+        out.print(f"changes {parent}; what it changes is marked *", markup=False)
     for source in row.sources:
         out.print(f"source: {source}", markup=False)
     for question in row.open_questions:
@@ -66,7 +68,7 @@ def _one(arguments: Namespace) -> int:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("decision point", "alternative", "stands for"):
         table.add_column(column, overflow="fold")
-    base = kernels.resolve(row.extends) if row.extends else {}
+    base = kernels.resolve(parent) if parent else {}
     for point in POINTS.values():
         chosen = kernel.choices[point.name]
         mark = "*" if base and base.get(point.name) != chosen.name else " "

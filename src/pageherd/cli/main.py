@@ -36,6 +36,19 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(BAD_INPUT)
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when asked: that takes longer than all the rest of `--help`."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"pageherd {version('pageherd')}")
+        except PackageNotFoundError:
+            print("pageherd (not installed)")
+        raise SystemExit(OK)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="pageherd",
@@ -43,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 as it should be, 1 found, 2 bad input, 3 undetermined,"
         " 4 the environment failed, 130 interrupted.",
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(
         title="verbs", metavar="VERB", required=True, parser_class=_Parser
     )
@@ -93,15 +106,6 @@ def _positive(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) <= 10**9:
         raise argparse.ArgumentTypeError(f"'{text[:40]}' is not a number from 1 to 1000000000")
     return int(text)
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"pageherd {version('pageherd')}"
-    except PackageNotFoundError:
-        return "pageherd (not installed)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

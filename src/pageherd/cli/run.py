@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pageherd.cli.main import BAD_INPUT, FOUND, UNDETERMINED, worst
+from pageherd.cli.main import FOUND, UNDETERMINED, worst
 from pageherd.cli.output import compiling, console, json_line
 
 if TYPE_CHECKING:
@@ -21,23 +20,22 @@ if TYPE_CHECKING:
 
 def main(arguments: Namespace) -> int:
     """Explore, print, and say by the exit code whether all is as it should be."""
-    from pageherd.litmus.shelves import names as library
     from pageherd.rules import kernels
-    from pageherd.search.check import Checker, find
+    from pageherd.search.check import Checker, find, find_all
     from pageherd.search.explore import MAX_STATES
 
     started = time.perf_counter()
     specs = list(dict.fromkeys(arguments.kernel or kernels.names()))
-    chosen = [test for name in arguments.tests or library() for test in find(name)]
-    if not chosen:
-        print("pageherd: no tests", file=sys.stderr)
-        return BAD_INPUT
+    chosen = [test for name in arguments.tests for test in find(name)] or find_all()
     with compiling() as progress:
         checker = Checker(progress, arguments.max_states or MAX_STATES)
         names = [checker.kernel(spec)[0].name for spec in specs]
         rows = _rows(checker, chosen, specs, arguments.json)
     if not arguments.json:
-        _print(rows, names, time.perf_counter() - started)
+        if len(rows) == 1 and len(names) == 1:
+            _card(rows[0][0], chosen[0], specs[0])
+        else:
+            _print(rows, names, time.perf_counter() - started)
     return worst([code(verdict) for row in rows for verdict in row])
 
 
@@ -72,7 +70,7 @@ def as_object(verdict: Verdict) -> dict[str, Any]:
     found = verdict.exploration
     return {
         "test": verdict.test,
-        "hash": verdict.hash,
+        "hash": found.hash,
         "kernel": verdict.kernel,
         "verdict": verdict.verdict,
         "promises": list(verdict.promises),
@@ -99,9 +97,6 @@ def as_object(verdict: Verdict) -> dict[str, Any]:
 
 def _print(rows: list[list[Verdict]], names: list[str], seconds: float) -> None:
     out = console()
-    if len(rows) == 1 and len(names) == 1:
-        _card(rows[0][0])
-        return
     cells = [[_cell(verdict) for verdict in row] for row in rows]
     labels = [row[0].test for row in rows]
     margin = max(len(label) for label in labels) + 2
@@ -191,7 +186,8 @@ def _summary(rows: list[list[Verdict]], names: list[str], seconds: float) -> Non
         if not unclear
         else f"{states} states, {moves} transitions, {seconds:.2f} s"
     )
-    _print_unreached([v.exploration for v in verdicts])
+    if len(rows) > 1:
+        _print_unreached([v.exploration for v in verdicts])
     for verdict in wrong:
         for answer in verdict.answers:
             if answer.expected in ("kept", "broken") and answer.expected != answer.verdict:
@@ -221,10 +217,13 @@ def _missed(claims: list[Any]) -> int:
     return sum(claim.expected != claim.verdict for claim in claims)
 
 
-def _card(verdict: Verdict) -> None:
+def _card(verdict: Verdict, chosen: Chosen, spec: str) -> None:
     """One test on one kernel: its questions, its outcomes."""
     from rich.text import Text
 
+    from pageherd.machine.jit import STEPS
+    from pageherd.rules.base import POINTS
+    from pageherd.search.explore import never_asked, never_taken
     from pageherd.search.verdict import spell
 
     out = console()
@@ -255,6 +254,12 @@ def _card(verdict: Verdict) -> None:
         f"  {ends}, {found.states} states, {found.transitions} transitions,"
         f" {found.seconds * 1000:.1f} ms; states are compared in full"
     )
-    _print_unreached([found])
+    asked = len(POINTS) - len(never_asked([found]))
+    taken = len(STEPS) - len(never_taken([found]))
+    out.print(
+        f"  {asked} of {len(POINTS)} decision points asked, {taken} of {len(STEPS)} steps taken",
+        style="dim",
+    )
     if verdict.verdict == "broken":
-        out.print(f"  see: pageherd explain {verdict.test} --kernel {verdict.kernel}", markup=False)
+        test = f"{chosen.file} --variant {chosen.variant}" if chosen.file else verdict.test
+        out.print(f"  see: pageherd explain {test} --kernel {spec}", markup=False, soft_wrap=True)

@@ -134,16 +134,18 @@ def _word_changes(was: str, now: str) -> str:
     return ", ".join(parts + [f"-{word}" for word in gone])
 
 
-def reasons(before: State, after: State, labels: Labels) -> Iterator[tuple[str, str]]:
+def reasons(before: State, after: State, labels: Labels, owner: int) -> Iterator[tuple[str, str]]:
     """Why an operation that led from `before` to `after` may have broken a promise: (promise, why).
 
-    What it stored into and who else sees that frame; which reference holds another frame than its
-    page; which page should have shown another value.
+    What it stored into and who but its `owner` sees that frame; which reference holds another frame
+    than its page; which page should have shown another value.
     """
     for number in range(1, int(after["nr_frames"])):
         if in_use(before, number) and before["content"][number] != after["content"][number]:
-            seen = sorted({*_who_sees(before, labels, number), *_who_sees(after, labels, number)})
-            if len(seen) > 1:
+            seen = sorted(
+                {who for s in (before, after) for who in _who_sees(s, labels, number, owner)}
+            )
+            if seen:
                 where = f"the store landed in frame {number}, which shows in {', '.join(seen)}"
                 yield "private", where
                 yield "get-fork", where
@@ -172,11 +174,12 @@ def _shows(s: State, mm: int, page: int, number: int) -> bool:
     return bool(pte & st.PTE_SWAP) and int(s["slot_frame"][to]) - 1 == number
 
 
-def _who_sees(s: State, labels: Labels, number: int) -> Iterator[str]:
+def _who_sees(s: State, labels: Labels, number: int, owner: int) -> Iterator[str]:
+    """The pages and references of processes other than `owner` that show a frame."""
     for mm, process in enumerate(labels.processes):
         for page, name in enumerate(labels.pages):
-            if s["mm_state"][mm] == st.LIVE and _shows(s, mm, page, number):
+            if mm != owner and s["mm_state"][mm] == st.LIVE and _shows(s, mm, page, number):
                 yield f"{process}.{name}"
     for ref, name in enumerate(labels.references):
-        if int(s["ref_frame"][ref]) - 1 == number:
+        if int(s["ref_frame"][ref]) - 1 == number and s["ref_mm"][ref] != owner:
             yield f"{labels.processes[int(s['ref_mm'][ref])]}'s {name}"

@@ -20,7 +20,7 @@ from pageherd.machine.operations import FRAME_OF_PAGE, FRAME_OF_REF
 from pageherd.machine.state import NONE, PTE_PRESENT, PTE_SWAP, pte_of
 from pageherd.machine.steps import BLOCKED, IDLE
 
-STEP_LIMIT: Final = 4000  # of one operation; a path that takes more does not come to an end
+STEP_LIMIT: Final = 4000  # of one operation, and as many again per hundred pages of the process
 
 
 @helper
@@ -97,9 +97,15 @@ def step_thread(s: State, k: KernelRecord, t: int) -> int:
 
 
 @helper
+def step_limit(s: State) -> int:
+    """How many steps one operation may take; a path that takes more does not come to an end."""
+    return STEP_LIMIT + STEP_LIMIT // 100 * int(s.nr_pages)
+
+
+@helper
 def run_path(s: State, k: KernelRecord, t: int) -> None:
     """Run the path that thread `t` is on to its end; the alarm is raised if there is none."""
-    for _ in range(STEP_LIMIT):
+    for _ in range(step_limit(s)):
         following = step_thread(s, k, t)
         if following == IDLE or s.alarm != 0:
             return

@@ -240,15 +240,19 @@ def _index_of(function: Callable[..., int]) -> int:
 
 
 def _checked(function: RuleFunction, question: int) -> RuleFunction:
-    """Without the JIT: exceptions pass, nonsense becomes an alarm."""
+    """The same without the JIT."""
     answers = len(QUESTIONS[question].answers)
 
     def checked(s: Any, t: int, k: Any, frame: int) -> int:
-        result = function(s, t, k, frame)
+        try:
+            result = int(function(s, t, k, frame))
+        except Exception:
+            s.alarm = ALARM_RULE_RAISED + question
+            return 0
         if result < 0 or (answers > 0 and result >= answers):
             s.alarm = ALARM_RULE_NONSENSE + question
             return 0
-        return int(result)
+        return result
 
     return checked
 

@@ -53,20 +53,19 @@ class Layout:
 TEST: Final = Layout("test", mms=6, pages=8, threads=9, frames=48, slots=8, refs=8, registers=16)
 
 
-def simulate_layout(pages: int, mms: int = 4) -> Layout:
-    """A layout for workloads: `pages` virtual pages in each of `mms` processes, as many frames."""
-    return Layout(
-        f"simulate-{pages}x{mms}",
-        mms=mms,
-        pages=pages,
-        threads=mms + 1,
-        frames=pages * mms // 2 + 2,
-        slots=pages,
-        refs=64,
-        registers=16,
-        index="i4",
-        free_list=True,
-    )
+SIMULATE: Final = Layout(
+    "simulate",
+    mms=4,
+    pages=1 << 20,
+    threads=9,
+    frames=(1 << 21) + 2,
+    slots=1 << 20,
+    refs=8,
+    registers=16,
+    index="i4",
+    free_list=True,
+)
+"""For workloads: a million virtual pages in each of four processes, two million frames."""
 
 
 @cache
@@ -151,7 +150,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("alarm", "i4"),
         # observations of a test: registers, the copies made, and how far the program has run
         ("reg", "i4", (layout.registers,)),
-        ("copies", "i2"),
+        ("copies", "i4"),
         ("group", "i2"),
         ("done", "i8"),
         (FIRST_COST, "i8", (len(COSTS),)),

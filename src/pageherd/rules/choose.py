@@ -73,19 +73,33 @@ def alternative(point: str, name: str | None = None) -> Callable[[Callable[..., 
     Raises:
         RuleError: there is no decision point called `point`.
     """
-    questions = _point(point).questions
+    if len(_point(point).questions) != 1:
+        raise RuleError(f"'{point}' answers several questions: use `alternatives`")
 
     def make(function: Callable[..., int]) -> Alternative:
+        return alternatives(point, function, name=name)
+
+    return make
+
+
+def alternatives(
+    point: str, *functions: Callable[..., int], name: str | None = None
+) -> Alternative:
+    """A rule of several functions, one for each question of `point` (`counting` has three).
+
+    Raises:
+        RuleError: there is no such decision point, or it has another number of questions.
+    """
+    questions = _point(point).questions
+    if len(functions) != len(questions):
+        raise RuleError(f"'{point}' answers {len(questions)} questions, {len(functions)} given")
+    for function in functions:
         code = function.__code__
         if code.co_argcount != 4:
             where = f"{code.co_filename}:{code.co_firstlineno}"
             raise RuleError(f"{where}: a rule takes (s, t, k, frame), {function.__name__} does not")
-        if len(questions) != 1:
-            raise RuleError(f"'{point}' needs {len(questions)} functions: use `alternatives`")
-        chosen = name or function.__name__.replace("_", "-")
-        return Alternative(point, chosen, "the user's own rule", (function,), trusted=False)
-
-    return make
+    chosen = name or functions[0].__name__.replace("_", "-")
+    return Alternative(point, chosen, "the user's own rule", functions, trusted=False)
 
 
 def proposal(name: str, *, extends: str, about: str = "", **changes: Any) -> UserKernel:
@@ -235,7 +249,8 @@ def _compile(chosen: Alternative, function: RuleFunction, question: int, layout:
     try:
         return rule_address(function, layout, question)
     except Exception as error:  # Numba reports mistakes in a rule by many classes of errors
-        raise RuleError(_compile_error(chosen, function, str(error))) from error
+        text = f"the state has no field {error}" if isinstance(error, KeyError) else str(error)
+        raise RuleError(_compile_error(chosen, function, text)) from error
 
 
 def _compile_error(chosen: Alternative, function: RuleFunction, text: str) -> str:

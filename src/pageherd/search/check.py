@@ -8,7 +8,7 @@ from typing import Any
 
 from pageherd.errors import LitmusError, ModelError, RuleError
 from pageherd.litmus.parsing import parse_file
-from pageherd.litmus.shelves import load
+from pageherd.litmus.shelves import load, load_file, paths
 from pageherd.litmus.syntax import Test, steps_of
 from pageherd.machine.jit import ALARMS
 from pageherd.rules import kernels
@@ -25,6 +25,7 @@ class Chosen:
 
     test: Test
     variant: str
+    file: str = ""  # where it was read from, if it is not of the library
 
     @property
     def id(self) -> str:
@@ -41,9 +42,15 @@ def find(argument: str) -> list[Chosen]:
     path = FilePath(argument)
     if argument.endswith(".litmus") or path.is_file():
         test = parse_file(path, kernels.names())
-        return [Chosen(test, variant) for variant in test.variant_names]
+        return [Chosen(test, variant, argument) for variant in test.variant_names]
     loaded = load(argument, kernels.names())
     return [Chosen(loaded.test, loaded.variant)]
+
+
+def find_all() -> list[Chosen]:
+    """Every test of the library with every variant."""
+    tests = [load_file(path, kernels.names()) for path in paths()]
+    return [Chosen(test, variant) for test in tests for variant in test.variant_names]
 
 
 def find_one(argument: str, variant: str | None = None) -> Chosen:
@@ -76,7 +83,7 @@ class Checker:
     progress: Progress | None = None
     max_states: int = MAX_STATES
     _records: dict[str, tuple[Kernel, Any]] = field(default_factory=dict)
-    _programs: dict[tuple[int, str], Program] = field(default_factory=dict)
+    _programs: dict[tuple[int, str], tuple[Test, Program]] = field(default_factory=dict)
 
     def kernel(self, spec: str) -> tuple[Kernel, Any]:
         """The kernel that `spec` stands for and its record of addresses.
@@ -91,10 +98,10 @@ class Checker:
 
     def program(self, chosen: Chosen) -> Program:
         """The program of a test's variant."""
-        key = (id(chosen.test), chosen.variant)
+        key = (id(chosen.test), chosen.variant)  # the test is kept too, so that its id stays its own
         if key not in self._programs:
-            self._programs[key] = program_of(chosen.test, chosen.variant)
-        return self._programs[key]
+            self._programs[key] = chosen.test, program_of(chosen.test, chosen.variant)
+        return self._programs[key][1]
 
     def check(self, chosen: Chosen, spec: str) -> Verdict:
         """The verdict on a test's variant on one kernel.

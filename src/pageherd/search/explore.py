@@ -50,6 +50,7 @@ class Exploration:
     count too large), or 0.  What such runs leave unproven is undetermined.
     """
 
+    hash: str  # of the test's meaning
     outcomes: tuple[Outcome, ...]
     broken: dict[str, Path]
     states: int
@@ -159,6 +160,7 @@ class _Tables:
             }
             outcomes.append(Outcome(values, int(record["copies"]), self.path(int(node))))
         return Exploration(
+            hash=program.hash,
             outcomes=tuple(outcomes),
             broken=broken,
             states=int(self.summary[store.STATES]),

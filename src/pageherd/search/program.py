@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from pageherd.litmus.identify import identity
 from pageherd.litmus.syntax import KERNEL, Argument, Group, PageOf, Step, Test, steps_of
 from pageherd.machine import layout as layouts
 from pageherd.machine import state as st
@@ -55,6 +56,7 @@ class Program:
     main_group: int  # the first group after `prepare`
     first: States  # (1,) the first state
     layout: Layout
+    hash: str  # of the test's meaning
 
 
 def program_of(test: Test, variant: str, layout: Layout = TEST) -> Program:
@@ -93,6 +95,7 @@ def program_of(test: Test, variant: str, layout: Layout = TEST) -> Program:
         test.main_start(variant),
         first_state(test, names, steps, layout),
         layout,
+        identity(test, variant),
     )
 
 

@@ -12,7 +12,7 @@ from pageherd.machine.describe import Labels, changes, facts, reasons
 from pageherd.machine.drive import STEP_LIMIT, drive_begin
 from pageherd.machine.jit import STEPS, records
 from pageherd.machine.questions import QUESTIONS
-from pageherd.machine.steps import BLOCKED, IDLE
+from pageherd.machine.steps import BLOCKED, IDLE, WRITE_REF
 from pageherd.promises.table import PROMISES
 from pageherd.rules.base import POINTS
 from pageherd.rules.choose import Kernel
@@ -106,7 +106,10 @@ class _Replay:
             if following in (IDLE, BLOCKED) or self.states["alarm"][0]:
                 break
         result = int(self.states["reg"][0, register - 1]) if register else None
-        why = dict(reasons(before, self.states[0], self.labels))
+        operation = self.program.operations[number]
+        through = operation.pc == WRITE_REF
+        owner = int(before["ref_mm"][operation.ref]) if through else operation.mm
+        why = dict(reasons(before, self.states[0], self.labels, owner))
         broke = tuple(Breach(name, why.get(name, "")) for name in self._broke())
         return OperationTrace(format_step(step), result, tuple(steps), broke)
 

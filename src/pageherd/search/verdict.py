@@ -9,7 +9,6 @@ from typing import Final, Literal, TypeAlias
 
 from pageherd.litmus.claims import expected
 from pageherd.litmus.format import format_question
-from pageherd.litmus.identify import identity
 from pageherd.litmus.syntax import (
     And,
     Comparison,
@@ -76,7 +75,6 @@ class Verdict:
     answers: tuple[Answer, ...]
     also: tuple[str, ...]  # promises that were not asked about and are broken
     exploration: Exploration
-    hash: str  # of the test's meaning
     notes: tuple[str, ...] = ()  # roles played for calls that the kernel does not have
 
     @property
@@ -147,10 +145,9 @@ def judge(
         for name in NAMES
         if name in exploration.broken and name in DEFAULT and name not in asked
     )
-    mark = identity(test, variant)
     words = [answer.verdict for answer in answers]
     verdict: Word = BROKEN if BROKEN in words else UNDETERMINED if UNDETERMINED in words else KEPT
-    return Verdict(test.id_of(variant), kernel, verdict, answers, also, exploration, mark, notes)
+    return Verdict(test.id_of(variant), kernel, verdict, answers, also, exploration, notes)
 
 
 def _answer(
