@@ -176,8 +176,9 @@ def _summary(rows: list[list[Verdict]], names: list[str], seconds: float) -> Non
     wrong = [v for v in verdicts if v.agrees is False]
     states = sum(v.exploration.states for v in verdicts)
     moves = sum(v.exploration.transitions for v in verdicts)
+    tests = f"{len(rows)} test{'s' * (len(rows) != 1)}"
     out.print(
-        f"{len(rows)} tests x {len(names)} kernels: {count['kept']} kept, {count['broken']} broken,"
+        f"{tests} x {len(names)} kernels: {count['kept']} kept, {count['broken']} broken,"
         f" {unclear} undetermined; {len(claims) - _missed(claims)} of {len(claims)} claims agree"
     )
     out.print(

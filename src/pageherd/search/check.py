@@ -98,7 +98,7 @@ class Checker:
 
     def program(self, chosen: Chosen) -> Program:
         """The program of a test's variant."""
-        key = (id(chosen.test), chosen.variant)  # the test is kept too, so that its id stays its own
+        key = (id(chosen.test), chosen.variant)  # the test is kept, so that its id stays its own
         if key not in self._programs:
             self._programs[key] = chosen.test, program_of(chosen.test, chosen.variant)
         return self._programs[key][1]
