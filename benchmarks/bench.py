@@ -222,20 +222,11 @@ def simulate_child() -> Any:
     import numba
     import numpy as np
 
-    from pageherd.machine.drive import drive, drive_begin, drive_step
-    from pageherd.machine.layout import TEST, dtype, simulate_layout
+    from pageherd.machine.drive import drive
+    from pageherd.machine.layout import SIMULATE, TEST, dtype
     from pageherd.machine.operations import Operands, build, encode
     from pageherd.rules.choose import choose, record
     from pageherd.search.program import empty_state
-
-    # One operation may take 4000 steps in `drive`; fork takes three for each page.  So it is begun
-    # here and stepped to its end.  The registers keep the step that is next, as between operations.
-    @numba.njit
-    def finish(states: Any, kernels: Any, t: int) -> int:
-        taken = 0
-        while drive_step(states, 0, kernels, t) > 0:
-            taken += 1
-        return taken
 
     @numba.njit
     def rounds(words: Any, first: Any, states: Any, kernels: Any, ops: Any, n: int) -> None:
@@ -251,7 +242,7 @@ def simulate_child() -> Any:
             ops["other"] = np.arange(pages) + 1
         return ops
 
-    layout = simulate_layout(PAGES)
+    layout = SIMULATE
     started = time.perf_counter()
     kernel = record(choose("linux-6.1"), layout)
     state = empty_state(layout, 2, PAGES, 0)
@@ -266,11 +257,7 @@ def simulate_child() -> Any:
         "fork": fork,
         "write again": every_page("write", PAGES, 2),
     }
-    drive(state, 0, kernel, phases["mmap"], 0, 0)  # compile the drivers for this layout
-    scratch = empty_state(layout, 2, 1, 0)
-    scratch["mm_state"][0, 0] = 1
-    drive_begin(scratch, 0, kernel, fork, 0)
-    finish(scratch, kernel, 0)
+    drive(state, 0, kernel, phases["mmap"], 0, 0)  # compile the driver for this layout
     load = time.perf_counter() - started
 
     def right(name: str) -> bool:
@@ -278,7 +265,7 @@ def simulate_child() -> Any:
         if state["alarm"][0]:
             return False
         if name == "mmap":
-            return bool((state["vma"][0, 0] != 0).all())
+            return bool((state["vma"][0, 0, :PAGES] != 0).all())
         if name == "write":
             return bool((frames == 1).all())
         if name == "fork":
@@ -289,11 +276,7 @@ def simulate_child() -> Any:
     results = {}
     for name, ops in phases.items():
         started = time.perf_counter()
-        if name == "fork":
-            drive_begin(state, 0, kernel, ops, 0)
-            finish(state, kernel, 0)
-        else:
-            drive(state, 0, kernel, ops, 0, len(ops))
+        drive(state, 0, kernel, ops, 0, len(ops))
         results[name] = (time.perf_counter() - started, right(name))
 
     ops = np.concatenate(

@@ -14,8 +14,8 @@ import pytest
 
 from library import checker, library
 from pageherd.rules import kernels
-from pageherd.rules.base import POINTS
 from pageherd.rules.calls import CALLS
+from pageherd.rules.catalog import POINTS
 from pageherd.rules.choose import choose, record
 from pageherd.search.explore import explore_program
 from pageherd.search.verdict import judge

@@ -10,7 +10,7 @@ from pageherd import RuleError, choose, explore
 from pageherd.litmus import parse
 from pageherd.machine.questions import NR_QUESTIONS, QUESTIONS
 from pageherd.rules import kernels
-from pageherd.rules.base import POINTS
+from pageherd.rules.catalog import POINTS
 from pageherd.rules.choose import record
 
 RULES = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -111,6 +112,7 @@ def _positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code."""
     arguments = _parser().parse_args(argv)
+    gc.set_threshold(200_000)  # loading compiled code makes many objects and no garbage
     from pageherd.errors import PageherdError
 
     try:

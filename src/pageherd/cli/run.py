@@ -223,7 +223,7 @@ def _card(verdict: Verdict, chosen: Chosen, spec: str) -> None:
     from rich.text import Text
 
     from pageherd.machine.jit import STEPS
-    from pageherd.rules.base import POINTS
+    from pageherd.rules.catalog import POINTS
     from pageherd.search.explore import never_asked, never_taken
     from pageherd.search.verdict import spell
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pageherd.cache import user_cache
 from pageherd.errors import LitmusError
 from pageherd.litmus.build import build
 from pageherd.litmus.check import check
@@ -89,15 +89,11 @@ def _cache_file() -> str | None:
 
     Without a usable cache the tables are made anew, which takes a tenth of a second.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = os.path.join(root, "pageherd")
-    if not os.path.isabs(folder):
-        return None
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        user_cache().mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         return None
-    return os.path.join(folder, "litmus-parser")
+    return str(user_cache() / "litmus-parser")
 
 
 def _source(text: str, file: str) -> Source:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import pickle
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pageherd.cache import user_cache
 from pageherd.errors import LitmusError
-from pageherd.litmus.parsing import parse_file
 from pageherd.litmus.syntax import BASE, Test
 from pageherd.litmus.words import nearest
+from pageherd.machine import verbs
 
 SUFFIX = ".litmus"
 LIBRARY = Path(__file__).with_name("library")
@@ -64,8 +69,34 @@ def load(test_id: str, kernels: Sequence[str] | None = None, root: Path = LIBRAR
     return Loaded(load_file(entry.path, kernels), variant or entry.default)
 
 
+def load_all(kernels: Sequence[str], root: Path = LIBRARY) -> tuple[Test, ...]:
+    """Every test of the library, by shelf and name.
+
+    Parsing them takes longer than running them, so they are kept, parsed, in the user's cache.
+    """
+    files = paths(root)
+    mark = hashlib.blake2b(repr(tuple(kernels)).encode(), digest_size=8)
+    for source in (*files, *sorted(Path(__file__).parent.glob("*.*")), Path(verbs.__file__)):
+        mark.update(source.read_bytes())
+    kept = user_cache() / f"library-{mark.hexdigest()}.pickle"
+    with suppress(Exception):  # not there yet, unreadable or spoilt: parse
+        tests: tuple[Test, ...] = pickle.loads(kept.read_bytes())
+        return tests
+    tests = tuple(load_file(path, kernels) for path in files)
+    with suppress(OSError):  # an unwritable cache or a full disk costs only time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        for old in kept.parent.glob("library-*.pickle"):
+            old.unlink()
+        temporary = kept.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(pickle.dumps(tests))
+        temporary.replace(kept)
+    return tests
+
+
 def load_file(path: Path, kernels: Sequence[str] | None = None) -> Test:
     """A file of the library; its name and its folder must be those that it states."""
+    from pageherd.litmus.parsing import parse_file  # brings the parser with it
+
     test = parse_file(path, kernels)
     if test.name != path.stem:
         raise LitmusError(f"the file is named '{path.stem}', the test '{test.name}'", str(path))

@@ -7,7 +7,7 @@ while it is copied, and the entry is only compared with what was seen when the l
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.fault import map_new_anon
+from pageherd.machine.fault import abandon_new, map_new_anon
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
@@ -128,8 +128,7 @@ def wp_map(s: State, t: int, k: KernelRecord) -> int:
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
     if not pte_same(s, t, mm, page):
-        unhold(s, t, HOLD_NEW)
-        put_page(s, int(s.t_new[t]))
+        abandon_new(s, t)
         return steps.WP_PUT
     old = int(s.t_pte_to[t])
     s.cost[COST_TLB_FLUSHES] += 1

@@ -74,6 +74,13 @@ def map_new_anon(s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int
     unhold(s, t, HOLD_NEW)  # the allocation's reference is the mapping's
 
 
+@helper
+def abandon_new(s: State, t: int) -> None:
+    """The entry changed meanwhile: give the path's new page back."""
+    unhold(s, t, HOLD_NEW)
+    put_page(s, int(s.t_new[t]))
+
+
 @step(steps.ANON_MAP)
 def anon_map(s: State, t: int, k: KernelRecord) -> int:
     """do_anonymous_page(): map the page, writable and dirty, if the entry is still empty."""
@@ -81,8 +88,7 @@ def anon_map(s: State, t: int, k: KernelRecord) -> int:
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
     if not pte_same(s, t, mm, page):
-        unhold(s, t, HOLD_NEW)
-        put_page(s, int(s.t_new[t]))
+        abandon_new(s, t)
         return int(s.t_return[t])
     pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
     if may_write(s, mm, page):

@@ -8,7 +8,6 @@ With `NUMBA_DISABLE_JIT=1` the same functions run as plain Python and an "addres
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from numba.core import config as numba_config
 from numba.core import types
 from numba.extending import intrinsic
 
+from pageherd.cache import user_cache
 from pageherd.machine import layout as layouts
 from pageherd.machine.layout import Layout
 from pageherd.machine.questions import NR_QUESTIONS, QUESTIONS
@@ -267,7 +267,7 @@ def cache_directory() -> Path:
     Numba itself notices a change only in the file that holds a function, not in the helpers that
     were compiled into it; so the directory's name is a hash of all sources that are compiled.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pageherd"
+    root = user_cache()
     digest = hashlib.blake2b(digest_size=8)
     digest.update(f"{numba.__version__} {np.__version__} {config.BOUNDSCHECK}".encode())
     package = Path(__file__).parent.parent

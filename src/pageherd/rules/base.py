@@ -67,8 +67,8 @@ class DecisionPoint:
         self.alternatives[alternative.name] = alternative
 
 
-POINTS: Final[dict[str, DecisionPoint]] = {}
-"""All decision points, in the order in which they are shown."""
+DECLARED: Final[dict[str, DecisionPoint]] = {}
+"""The decision points declared so far; `catalog.POINTS` has them all."""
 
 
 def decision_point(
@@ -77,7 +77,7 @@ def decision_point(
     """Declare a decision point that answers `questions`."""
     asks = about or QUESTIONS[questions[0]].asks
     point = DecisionPoint(name, questions, asks, kernel_function)
-    POINTS[name] = point
+    DECLARED[name] = point
     return point
 
 

@@ -1,8 +1,13 @@
-"""All decision points: importing this fills `POINTS`."""
+"""All decision points: importing the files of the rules declares them."""
+
+from typing import Final
 
 from pageherd.rules import calls, counting, fork, protection, reclaim, reuse, swapin, unshare
-from pageherd.rules.base import POINTS
+from pageherd.rules.base import DECLARED, DecisionPoint
 
 FILES = (reuse, unshare, swapin, fork, reclaim, protection, counting, calls)
 
-__all__ = ["FILES", "POINTS"]
+POINTS: Final[dict[str, DecisionPoint]] = dict(
+    sorted(DECLARED.items(), key=lambda item: item[1].questions)
+)
+"""All decision points, in the order of the machine's questions."""

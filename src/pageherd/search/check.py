@@ -7,8 +7,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pageherd.errors import LitmusError, ModelError, RuleError
-from pageherd.litmus.parsing import parse_file
-from pageherd.litmus.shelves import load, load_file, paths
+from pageherd.litmus.shelves import load, load_all
 from pageherd.litmus.syntax import Test, steps_of
 from pageherd.machine.jit import ALARMS
 from pageherd.rules import kernels
@@ -41,6 +40,8 @@ def find(argument: str) -> list[Chosen]:
     """
     path = FilePath(argument)
     if argument.endswith(".litmus") or path.is_file():
+        from pageherd.litmus.parsing import parse_file
+
         test = parse_file(path, kernels.names())
         return [Chosen(test, variant, argument) for variant in test.variant_names]
     loaded = load(argument, kernels.names())
@@ -49,7 +50,7 @@ def find(argument: str) -> list[Chosen]:
 
 def find_all() -> list[Chosen]:
     """Every test of the library with every variant."""
-    tests = [load_file(path, kernels.names()) for path in paths()]
+    tests = load_all(kernels.names())
     return [Chosen(test, variant) for test in tests for variant in test.variant_names]
 
 

@@ -13,7 +13,7 @@ from pageherd.errors import ModelError
 from pageherd.machine.jit import ALARMS, STEPS, records
 from pageherd.machine.layout import dtype, words_compared
 from pageherd.promises.table import PROMISES
-from pageherd.rules.base import POINTS
+from pageherd.rules.catalog import POINTS
 from pageherd.search import store
 from pageherd.search.program import Program
 

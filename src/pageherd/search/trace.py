@@ -14,7 +14,7 @@ from pageherd.machine.jit import STEPS, records
 from pageherd.machine.questions import QUESTIONS
 from pageherd.machine.steps import BLOCKED, IDLE, WRITE_REF
 from pageherd.promises.table import PROMISES
-from pageherd.rules.base import POINTS
+from pageherd.rules.catalog import POINTS
 from pageherd.rules.choose import Kernel
 from pageherd.search.explore import Path
 from pageherd.search.program import Program
