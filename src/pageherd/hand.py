@@ -50,7 +50,7 @@ from pageherd.rules import kernels
 from pageherd.rules.choose import choose, record
 from pageherd.search.program import SWAP_KINDS, Names, empty_state, operation_of
 from pageherd.search.store import leaks, step_checked
-from pageherd.search.verdict import spell
+from pageherd.search.verdict import plain
 
 Value = int | str
 """What an operation gives: a number read, or a word such as `ok`, `fault`, `swapped`."""
@@ -271,7 +271,7 @@ class Machine:
             raise ModelError(ALARMS.get(alarm, "a rule failed"), alarm)
         if following == IDLE:
             number = int(states["reg"][0, 0])
-            self._result = number if number >= 0 else spell(number)
+            self._result = plain(number)
             states["reg"][0, 0] = st.UNBOUND
         self._note(int(states["broke"][0]))
         return following

@@ -98,6 +98,8 @@ def _print_step(out: Console, step: StepTrace) -> None:
 
 
 def _print_json(verdict: Verdict, answer: Answer, trace: Trace) -> None:
+    from pageherd.search.verdict import plain
+
     json_line(
         test=verdict.test,
         kernel=verdict.kernel,
@@ -106,7 +108,7 @@ def _print_json(verdict: Verdict, answer: Answer, trace: Trace) -> None:
         trace=[
             {
                 "operation": operation.text,
-                "result": operation.result,
+                "result": None if operation.result is None else plain(operation.result),
                 "broke": [{"promise": b.promise, "why": b.why} for b in operation.broke],
                 "steps": [
                     {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pageherd.cli.main import FOUND, UNDETERMINED, worst
 from pageherd.cli.output import compiling, console, json_line
@@ -65,7 +65,8 @@ def code(verdict: Verdict) -> int:
 
 def as_object(verdict: Verdict) -> dict[str, Any]:
     """The verdict as `--json` prints it."""
-    from pageherd.search.verdict import spell
+    from pageherd.search.explore import never_asked, never_taken
+    from pageherd.search.verdict import plain
 
     found = verdict.exploration
     return {
@@ -79,7 +80,7 @@ def as_object(verdict: Verdict) -> dict[str, Any]:
             {"ask": a.ask, "verdict": a.verdict, "expected": a.expected} for a in verdict.answers
         ],
         "outcomes": [
-            {**{name: spell(value) for name, value in o.registers.items()}, "copies": o.copies}
+            {**{name: plain(value) for name, value in o.registers.items()}, "copies": o.copies}
             for o in found.outcomes
         ],
         "states": found.states,
@@ -88,9 +89,13 @@ def as_object(verdict: Verdict) -> dict[str, Any]:
         "expected": verdict.expected,
         "agrees": verdict.agrees,
         "complete": found.complete,
+        "never_asked": never_asked([found]),
+        "never_taken": never_taken([found]),
         "notes": list(verdict.notes),
     }
 
+
+_SHORT_LIST: Final = 8
 
 # -- the table ---------------------------------------------------------------------------------
 
@@ -187,8 +192,7 @@ def _summary(rows: list[list[Verdict]], names: list[str], seconds: float) -> Non
         if not unclear
         else f"{states} states, {moves} transitions, {seconds:.2f} s"
     )
-    if len(rows) > 1:
-        _print_unreached([v.exploration for v in verdicts])
+    _print_reach([v.exploration for v in verdicts])
     for verdict in wrong:
         for answer in verdict.answers:
             if answer.expected in ("kept", "broken") and answer.expected != answer.verdict:
@@ -201,17 +205,20 @@ def _summary(rows: list[list[Verdict]], names: list[str], seconds: float) -> Non
         out.print(f"  {note}", markup=False, style="dim")
 
 
-def _print_unreached(explorations: list[Exploration]) -> None:
-    """A run that never asks a rule says nothing about it."""
+def _print_reach(explorations: list[Exploration]) -> None:
+    """How much of the machine was exercised; what never was is named if that is a short list."""
+    from pageherd.machine.jit import STEPS
+    from pageherd.rules.catalog import POINTS
     from pageherd.search.explore import never_asked, never_taken
 
-    out = console()
-    for what, names in (
-        ("rules never asked", never_asked(explorations)),
-        ("steps never taken", never_taken(explorations)),
+    parts = []
+    for what, total, missing in (
+        ("decision points asked", len(POINTS), never_asked(explorations)),
+        ("steps taken", len(STEPS), never_taken(explorations)),
     ):
-        if names:
-            out.print(f"{what}: {', '.join(names)}", markup=False, style="dim", soft_wrap=True)
+        never = f" (never: {', '.join(missing)})" if 0 < len(missing) <= _SHORT_LIST else ""
+        parts.append(f"{total - len(missing)} of {total} {what}{never}")
+    console().print(", ".join(parts), markup=False, style="dim")
 
 
 def _missed(claims: list[Any]) -> int:
@@ -222,9 +229,6 @@ def _card(verdict: Verdict, chosen: Chosen, spec: str) -> None:
     """One test on one kernel: its questions, its outcomes."""
     from rich.text import Text
 
-    from pageherd.machine.jit import STEPS
-    from pageherd.rules.catalog import POINTS
-    from pageherd.search.explore import never_asked, never_taken
     from pageherd.search.verdict import spell
 
     out = console()
@@ -255,12 +259,7 @@ def _card(verdict: Verdict, chosen: Chosen, spec: str) -> None:
         f"  {ends}, {found.states} states, {found.transitions} transitions,"
         f" {found.seconds * 1000:.1f} ms; states are compared in full"
     )
-    asked = len(POINTS) - len(never_asked([found]))
-    taken = len(STEPS) - len(never_taken([found]))
-    out.print(
-        f"  {asked} of {len(POINTS)} decision points asked, {taken} of {len(STEPS)} steps taken",
-        style="dim",
-    )
+    _print_reach([found])
     if verdict.verdict == "broken":
         test = f"{chosen.file} --variant {chosen.variant}" if chosen.file else verdict.test
         out.print(f"  see: pageherd explain {test} --kernel {spec}", markup=False, soft_wrap=True)

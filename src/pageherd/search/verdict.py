@@ -105,6 +105,11 @@ def spell(value: int) -> str:
     return _SPELLED.get(value, str(value))
 
 
+def plain(value: int) -> int | str:
+    """A register's value as scripts read it: a number, or a word."""
+    return value if value >= 0 else spell(value)
+
+
 def holds(condition: Condition, registers: dict[str, int]) -> bool:
     """Whether a final condition is true of the registers."""
     if isinstance(condition, Not):
