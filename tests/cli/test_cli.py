@@ -220,3 +220,13 @@ def test_help_imports_nothing_heavy() -> None:
         "heavy = {'numba', 'numpy', 'rich', 'lark'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_an_unwritable_cache_costs_only_time(tmp_path: Path) -> None:
+    """Nothing is written beside the sources, where compiled code would grow stale."""
+    environment = {**os.environ, "XDG_CACHE_HOME": "/proc/self", "NUMBA_DISABLE_JIT": ""}
+    command = [sys.executable, "-m", "pageherd", "run", "cow-basic-fork", "-k", "linux-6.1"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert run.returncode == 0
+    package = Path(sys.modules["pageherd"].__file__ or "").parent
+    assert not list(package.rglob("*.nbi"))

@@ -8,6 +8,7 @@ With `NUMBA_DISABLE_JIT=1` the same functions run as plain Python and an "addres
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ def driver(function: F) -> F:
     if not JIT:
         return function
     with _cache_directory():
-        compiled: Any = numba.njit(cache=True)(function)
+        compiled: Any = numba.njit(cache=_cache_usable())(function)
     return cast(F, compiled)
 
 
@@ -225,11 +226,8 @@ def rule_address(function: RuleFunction, layout: Layout, question: int | None = 
 
 
 def _compiled(signature: Any, function: Callable[..., int], cached: bool) -> int:
-    if cached:
-        with _cache_directory():
-            compiled = numba.cfunc(signature, cache=True)(function)
-    else:
-        compiled = numba.cfunc(signature)(function)
+    with _cache_directory():
+        compiled = numba.cfunc(signature, cache=cached and _cache_usable())(function)
     _kept.append(compiled)
     return cast(int, compiled.address)
 
@@ -291,16 +289,21 @@ def _forget_old(root: Path) -> None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
+@cache
+def _cache_usable() -> bool:
+    """Whether the directory can be written; Numba's own choice of places would grow stale."""
+    try:
+        cache_directory().mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(cache_directory(), os.W_OK)
+
+
 @contextmanager
 def _cache_directory() -> Iterator[None]:
     """Let Numba put its cache files in our directory for the duration."""
     before = config.CACHE_DIR
-    directory = cache_directory()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        config.CACHE_DIR = str(directory)
-    except OSError:
-        pass  # an unwritable home: Numba falls back to its own choice of places
+    config.CACHE_DIR = str(cache_directory())
     try:
         yield
     finally:

@@ -50,7 +50,7 @@ class Layout:
     free_list: bool = False
 
 
-TEST: Final = Layout("test", mms=6, pages=8, threads=9, frames=48, slots=8, refs=8, registers=16)
+TEST: Final = Layout("test", mms=6, pages=8, threads=9, frames=72, slots=8, refs=8, registers=16)
 
 
 SIMULATE: Final = Layout(
