@@ -95,3 +95,18 @@ def test_the_machine_has_its_limits() -> None:
         p.mmap("p8")
     with pytest.raises(OperationFailed, match="takes no reference"):
         p.take("write", m.page("p0"))
+
+
+def test_names_may_be_left_out_and_must_be_names() -> None:
+    m = Machine("linux-6.1")
+    p = m.process()
+    a = p.mmap()
+    p.write(a, 4)
+    child = p.fork()
+    assert (p.name, child.name, a.name, child.read(a)) == ("P", "C", "a", 4)
+    assert "P: fork C" in m.as_test("unnamed")
+    for wrong in ("p", "a b", "", "kernel"):
+        with pytest.raises(OperationFailed):
+            m.process(wrong) if wrong else m.process("9")
+    with pytest.raises(OperationFailed):
+        m.page("write")

@@ -20,6 +20,7 @@ test leak
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,6 +38,7 @@ from pageherd.litmus.syntax import (
     Test,
     Thread,
 )
+from pageherd.litmus.words import PAGE_NAME, PROCESS_NAME, taken
 from pageherd.machine import state as st
 from pageherd.machine.describe import Labels, changes, facts
 from pageherd.machine.drive import STEP_LIMIT, drive_begin
@@ -134,17 +136,27 @@ class Machine:
 
     # -- what there is ---------------------------------------------------------------------------
 
-    def process(self, name: str) -> Process:
-        """A new, independent process."""
-        process = self._add_process(name)
+    def process(self, name: str | None = None) -> Process:
+        """A new, independent process; without a name the next of P, Q, R, ...
+
+        Raises:
+            OperationFailed: the name is taken or cannot be one, or the machine is full.
+        """
+        process = self._add_process(name or self._free("PQRSTU"))
         self._states["mm_state"][0, process.number] = st.LIVE
         return process
 
-    def page(self, name: str) -> Page:
-        """The virtual page called `name`, the same address in every process."""
+    def page(self, name: str | None = None) -> Page:
+        """The virtual page called `name`, the same address in every process; else a new one.
+
+        Raises:
+            OperationFailed: the name cannot be one, or the machine is full.
+        """
         for page in self._pages:
             if page.name == name:
                 return page
+        name = name or self._free("abcdefgh")
+        _check_name(name, PAGE_NAME, "a page is named like a, buffer or page_1")
         if len(self._pages) == TEST.pages:
             raise OperationFailed(f"the machine has {TEST.pages} pages")
         self._pages.append(Page(name, len(self._pages)))
@@ -299,7 +311,13 @@ class Machine:
         labels = Labels(names.processes, names.threads, names.pages, names.references)
         return dict(facts(self._states[0], labels))
 
+    def _free(self, names: str) -> str:
+        """The first of these one-letter names that is not taken, or the last."""
+        used = {p.name for p in self._processes} | {page.name for page in self._pages}
+        return next((name for name in names if name not in used), names[-1])
+
     def _add_process(self, name: str) -> Process:
+        _check_name(name, PROCESS_NAME, "a process is named like P, Child or P1")
         if any(process.name == name for process in self._processes):
             raise OperationFailed(f"there is a process '{name}' already")
         if len(self._processes) == TEST.mms:
@@ -317,6 +335,12 @@ class Machine:
         if len(self._references) == TEST.refs:
             raise OperationFailed(f"the machine has {TEST.refs} references")
         self._references.append(name)
+
+
+def _check_name(name: str, form: re.Pattern[str], example: str) -> None:
+    """Refuse a name that a litmus test could not have."""
+    if not form.fullmatch(name) or taken(name):
+        raise OperationFailed(f"'{name}' cannot be a name here; {example}")
 
 
 class Process:
@@ -363,9 +387,9 @@ class Process:
         """
         self._must("write", page, value)
 
-    def mmap(self, page: Page | str) -> Page:
-        """A private anonymous mapping, readable and writable, of a page or of a new name."""
-        chosen = self._machine.page(page) if isinstance(page, str) else page
+    def mmap(self, page: Page | str | None = None) -> Page:
+        """A private anonymous mapping, readable and writable, of a page, a name, or a new page."""
+        chosen = page if isinstance(page, Page) else self._machine.page(page)
         self._must("mmap", chosen)
         return chosen
 
@@ -411,9 +435,9 @@ class Process:
         """`absent`, `zero`, `present` or `swapped`."""
         return self._do("pagemap", page)
 
-    def fork(self, name: str) -> Process:
-        """fork(): the child."""
-        child = self._machine._add_process(name)
+    def fork(self, name: str | None = None) -> Process:
+        """fork(): the child; without a name the next of C, D, E, ..."""
+        child = self._machine._add_process(name or self._machine._free("CDEFGH"))
         self._must("fork", child)
         return child
 

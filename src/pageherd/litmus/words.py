@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pageherd.machine.verbs import FLAG_WORDS, STATE_WORDS, STATUS_WORDS, VERBS
+from pageherd.promises.table import NAMES
 
 HEAD_WORDS: Final = (
     "shelf",
@@ -38,16 +39,7 @@ INNER_WORDS: Final = (
 DIRECTIVES: Final = ("test", *HEAD_WORDS, "variant", *STEP_WORDS, *QUESTION_WORDS, *CLAIM_WORDS)
 KEYWORDS: Final = frozenset(DIRECTIVES + INNER_WORDS)
 
-PROMISES: Final = (
-    "private",
-    "own-writes",
-    "pin-coherent",
-    "get-fork",
-    "alive",
-    "no-leak",
-    "counts",
-    "exclusive",
-)
+PROMISES: Final = NAMES
 RESERVED_PROMISES: Final = ("cache-coherent", "progress")
 
 TEST_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
