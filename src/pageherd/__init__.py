@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pageherd.litmus.syntax import Test
     from pageherd.rules.choose import Kernel, alternative, alternatives, choose, proposal
     from pageherd.search.check import explore
+    from pageherd.search.shrink import shrink
     from pageherd.search.trace import Trace
     from pageherd.search.verdict import Verdict
 
@@ -42,6 +43,7 @@ _HOME = {
     "parse": "litmus.parsing",
     "parse_file": "litmus.parsing",
     "proposal": "rules.choose",
+    "shrink": "search.shrink",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "parse",
     "parse_file",
     "proposal",
+    "shrink",
 ]
 
 

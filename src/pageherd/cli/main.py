@@ -87,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
         _json(lister)
         lister.set_defaults(module=name)
 
+    shrink = verbs.add_parser("shrink", help="the smallest test that still shows the same verdict")
+    shrink.add_argument("test", metavar="TEST", help="an id or a file")
+    shrink.add_argument("--kernel", "-k", required=True, metavar="K", help=_KERNEL_HELP)
+    shrink.add_argument("--variant", metavar="V", help="which variant of a file")
+    _json(shrink)
+    shrink.set_defaults(module="shrink")
+
     fmt = verbs.add_parser("fmt", help="rewrite tests in the standard form")
     fmt.add_argument(
         "files", nargs="+", metavar="FILE", help="a .litmus file; - for standard input"
