@@ -115,12 +115,15 @@ def fork_wrprotect(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.FORK_INSTALL)
 def fork_install(s: State, t: int, k: KernelRecord) -> int:
-    """copy_present_pte(): one reference and one mapping more, and the child's clean entry."""
+    """copy_present_pte(): one reference and one mapping more, and the child's entry.
+
+    It stays dirty: only entries of shared mappings are cleaned for the child.
+    """
     mm, child, page = int(s.t_mm[t]), int(s.t_other[t]), int(s.t_page[t])
     frame = int(s.pte_to[mm, page])
     page_ref_add(s, frame, 1)
     page_add_rmap(s, t, k, frame, page)
-    set_pte(s, child, page, pte_of(s, mm, page) & (255 - PTE_DIRTY), frame)
+    set_pte(s, child, page, pte_of(s, mm, page), frame)
     note_fork(s, mm, child, page, True)
     return next_page(s, t)
 

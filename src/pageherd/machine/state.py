@@ -78,6 +78,7 @@ HOLD_FRAME: Final = 1
 HOLD_NEW: Final = 2
 HOLD_PIN: Final = 4
 HOLD_MMAP: Final = 8  # mmap_lock for reading
+BYPASSED: Final = 16  # t_frame was read from swap past the swap cache: nobody else knows it
 
 # swap_kind
 SWAP_NONE: Final = 0
@@ -449,6 +450,12 @@ def swap_count_add(s: State, slot: int, n: int) -> None:
         return
     s.swap_count[slot] = count
     forget_slot_if_free(s, slot)
+
+
+@helper
+def was_bypassed(s: State, t: int) -> bool:
+    """`page != swapcache` in do_swap_page(): not whether the page is in the cache by now."""
+    return (int(s.t_held[t]) & BYPASSED) != 0
 
 
 @helper

@@ -18,6 +18,7 @@ from pageherd.machine.questions import (
     SWAPIN_READ_MAPS_WRITABLE,
 )
 from pageherd.machine.state import (
+    BYPASSED,
     FAULT_WRITE,
     HOLD_FRAME,
     PTE_DIRTY,
@@ -29,7 +30,6 @@ from pageherd.machine.state import (
     alloc_frame,
     ask,
     hold_frame,
-    in_swap_cache,
     locked_by_other,
     lru_add_drain,
     lru_cache_add,
@@ -46,6 +46,7 @@ from pageherd.machine.state import (
     trylock_page,
     unhold,
     unlock_page,
+    was_bypassed,
 )
 
 
@@ -78,6 +79,7 @@ def swapin_read(s: State, t: int, k: KernelRecord) -> int:
     lru_cache_add(s, t, frame)
     alone = s.swap_kind == SWAP_ZRAM and s.swap_count[slot] == 1
     if alone and ask(s, t, k, SWAP_BYPASS, frame):
+        s.t_held[t] = int(s.t_held[t]) | BYPASSED
         return steps.SWAPIN_MAP
     add_to_swap_cache(s, frame, slot)
     unlock_page(s, frame)
@@ -91,7 +93,7 @@ def give_up(s: State, t: int) -> int:
     """The entry or the page changed meanwhile: unlock, put, let the access fault again."""
     frame = int(s.t_frame[t])
     unlock_page(s, frame)
-    unhold(s, t, HOLD_FRAME)
+    unhold(s, t, HOLD_FRAME | BYPASSED)
     put_page(s, frame)
     return int(s.t_return[t])
 
@@ -122,9 +124,8 @@ def swapin_map(s: State, t: int, k: KernelRecord) -> int:
         return give_up(s, t)
     frame, slot = int(s.t_frame[t]), int(s.t_pte_to[t])
     write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
-    bypassed = not in_swap_cache(s, frame)
     swap_count_add(s, slot, -1)
-    drop = 0 if bypassed else ask(s, t, k, SWAPIN_DROP, frame)
+    drop = 0 if was_bypassed(s, t) else ask(s, t, k, SWAPIN_DROP, frame)
     if drop & DROP_BEFORE:
         try_to_free_swap(s, frame)
     answer = ask(s, t, k, SWAPIN, frame)
@@ -137,7 +138,7 @@ def swapin_map(s: State, t: int, k: KernelRecord) -> int:
             pte |= PTE_WRITE
     page_add_rmap(s, t, k, frame, page)
     set_pte(s, mm, page, pte, frame)
-    unhold(s, t, HOLD_FRAME)  # the reference is the mapping's now
+    unhold(s, t, HOLD_FRAME | BYPASSED)  # the reference is the mapping's now
     if drop & DROP_AFTER:
         try_to_free_swap(s, frame)
     unlock_page(s, frame)

@@ -29,10 +29,10 @@ from pageherd.machine.state import (
     SWAP_ZRAM,
     VM_LOCKED,
     has_flag,
-    in_swap_cache,
     lru_add_drain,
     page_count,
     pte_of,
+    was_bypassed,
 )
 from pageherd.rules.base import decision_point, no, yes
 from pageherd.rules.reuse import reuse_swap_page
@@ -67,17 +67,17 @@ def by_mapcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 @POINT.alternative("by-refcount", "do_swap_page; v5.18 (c145e0b47c77)")
 def by_refcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """A write maps it writable when it is not in the swap cache or has one reference."""
+    """A write maps it writable when it bypassed the swap cache or has one reference."""
     if not is_write(s, t):
         return MAP_READ_ONLY
-    alone = not in_swap_cache(s, frame) or page_count(s, frame) == 1
+    alone = was_bypassed(s, t) or page_count(s, frame) == 1
     return MAP_WRITABLE if alone else MAP_READ_ONLY
 
 
 @POINT.alternative("by-exclusive", "do_swap_page; v5.19 to v6.19 (1493a1913e34)")
 def by_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Exclusive by the swap entry's bit, or not in the swap cache, or with one reference."""
-    exclusive = not in_swap_cache(s, frame) or entry_is_exclusive(s, t, frame)
+    """Exclusive by the swap entry's bit, or read past the swap cache, or with one reference."""
+    exclusive = was_bypassed(s, t) or entry_is_exclusive(s, t, frame)
     if exclusive or page_count(s, frame) == 1:
         return MAP_EXCLUSIVE | MAP_WRITABLE
     return MAP_READ_ONLY
