@@ -209,7 +209,7 @@ def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
         if run.poll() is not None:
             break
     _, err = run.communicate(timeout=60)
-    assert run.returncode == 130
+    assert run.returncode == 130, err
     assert err.splitlines()[-1] == "pageherd: interrupted"
 
 
