@@ -10,8 +10,11 @@ import argparse
 import errno
 import gc
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Final, NoReturn
 
@@ -77,6 +80,19 @@ def _parser() -> argparse.ArgumentParser:
     _json(explain)
     explain.set_defaults(module="explain")
 
+    hunt = verbs.add_parser("hunt", help="search all programs in a scope for a broken promise")
+    hunt.add_argument("--kernel", "-k", required=True, metavar="K", help=_KERNEL_HELP)
+    hunt.add_argument("--scope", default="small", metavar="S", help=_SCOPE_HELP)
+    hunt.add_argument("--ops", metavar="A,B", help="only these operations")
+    hunt.add_argument("--without", metavar="A,B", help="all operations but these")
+    hunt.add_argument(
+        "--ask", action="append", default=[], choices=["get-fork"], help="ask for this promise too"
+    )
+    hunt.add_argument("--max-states", type=_positive, metavar="N", help="give up beyond N states")
+    hunt.add_argument("--save", metavar="DIR", help="write counterexamples there, as tests")
+    _json(hunt)
+    hunt.set_defaults(module="hunt")
+
     for name, what in (
         ("kernels", "kernels and proposals, or the rules of one"),
         ("tests", "the library of tests, or one of them"),
@@ -105,6 +121,11 @@ def _parser() -> argparse.ArgumentParser:
 
 _KERNEL_HELP = "a kernel or proposal, with changes (linux-6.1:reuse=by-mapcount), or a .py file"
 
+_SCOPE_HELP = (
+    "small, default (three and two-pages), three, two-pages, large; or numbers:"
+    " processes,pages,references,slots"
+)
+
 
 def _json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -120,6 +141,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code."""
     arguments = _parser().parse_args(argv)
     gc.set_threshold(200_000)  # loading compiled code makes many objects and no garbage
+    with _noticing_interrupts() as interrupts:
+        try:
+            return _run(arguments)
+        except KeyboardInterrupt:
+            return _interrupted()
+        except Exception:
+            if interrupts:
+                return _interrupted()
+            raise
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """The verb's own exit code, or that of the error that it raised."""
     from pageherd.errors import PageherdError
 
     try:
@@ -128,19 +162,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PageherdError as error:
         print(f"pageherd: {error}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print("pageherd: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            print(f"pageherd: {error}", file=sys.stderr)
-            return ENVIRONMENT
         print(f"pageherd: {error}", file=sys.stderr)
-        return BAD_INPUT
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        return ENVIRONMENT if full else BAD_INPUT
     return code
+
+
+def _interrupted() -> int:
+    print("pageherd: interrupted", file=sys.stderr)
+    return INTERRUPTED
+
+
+@contextmanager
+def _noticing_interrupts() -> Iterator[list[int]]:
+    """The interrupts so far; the compiler may swallow one and then fail in a way of its own."""
+    seen: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

@@ -257,6 +257,12 @@ def _checked(function: RuleFunction, question: int) -> RuleFunction:
 
 # -- the cache on disk --------------------------------------------------------------------------
 
+_COMPILED: Final = (
+    *("machine/*.py", "rules/*.py", "promises/*.py"),
+    *(f"search/{name}.py" for name in ("store", "canonical", "expand")),
+)
+"""The sources of compiled functions."""
+
 
 @cache
 def cache_directory() -> Path:
@@ -269,7 +275,7 @@ def cache_directory() -> Path:
     digest = hashlib.blake2b(digest_size=8)
     digest.update(f"{numba.__version__} {np.__version__} {config.BOUNDSCHECK}".encode())
     package = Path(__file__).parent.parent
-    for pattern in ("machine/*.py", "rules/*.py", "promises/*.py", "search/store.py"):
+    for pattern in _COMPILED:
         for source in sorted(package.glob(pattern)):
             digest.update(source.read_bytes())
     chosen = root / digest.hexdigest()

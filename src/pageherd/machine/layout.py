@@ -67,6 +67,11 @@ SIMULATE: Final = Layout(
 )
 """For workloads: a million virtual pages in each of four processes, two million frames."""
 
+HUNT: Final = Layout(
+    "hunt", mms=3, pages=2, threads=1, frames=14, slots=2, refs=2, registers=1, index="i1"
+)
+"""For hunts: as little as the scope (3, 2, 2, 2) needs, since one record is copied per step."""
+
 
 @cache
 def dtype(layout: Layout) -> np.dtype[Any]:

@@ -1,0 +1,174 @@
+"""`pageherd hunt`: every program in a scope, and a shortest one for each promise that breaks."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pageherd.cli.main import FOUND, INTERRUPTED, UNDETERMINED, worst
+from pageherd.cli.output import compiling, console, json_line
+
+if TYPE_CHECKING:
+    from pageherd.search.hunt import Breach, Found, Watcher
+
+_SHOWN_EVERY = 0.2  # seconds between two updates of the progress line
+
+
+def main(arguments: Namespace) -> int:
+    """Hunt, print, and say by the exit code whether anything was found."""
+    from pageherd.search.hunt import MAX_STATES, hunt
+
+    with compiling() as progress, _watching() as watch:
+        found = hunt(
+            arguments.kernel,
+            arguments.scope,
+            ops=_names(arguments.ops),
+            without=_names(arguments.without),
+            ask=arguments.ask,
+            max_states=arguments.max_states or MAX_STATES,
+            progress=progress,
+            watch=watch,
+        )
+    for each in found:
+        if arguments.json:
+            _print_json(each)
+        else:
+            _print(each)
+        if arguments.save:
+            _save(each, Path(arguments.save), arguments.json)
+    if any(each.interrupted for each in found):
+        return INTERRUPTED
+    return worst([_code(each) for each in found])
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
+def _code(found: Found) -> int:
+    if found.breaches:
+        return FOUND
+    verdicts = {found.verdict(promise) for promise in found.asked}
+    return UNDETERMINED if "undetermined" in verdicts else 0
+
+
+@contextmanager
+def _watching() -> Iterator[Watcher | None]:
+    """A progress line on a terminal; quiet in a pipe."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.status import Status
+
+    shown = 0.0
+    with Status("hunting", console=Console(stderr=True)) as status:
+
+        def watch(now: object) -> None:
+            nonlocal shown
+            from pageherd.search.hunt import Progressed
+
+            assert isinstance(now, Progressed)
+            if now.seconds - shown < _SHOWN_EVERY and now.seconds >= shown:
+                return
+            shown = now.seconds
+            rate = now.transitions / max(now.seconds, 0.001) / 1e6
+            status.update(
+                f"{now.states:,} states, {rate:.1f} M transitions/s, depth {now.depth},"
+                f" {now.frontier:,} to expand, {now.megabytes:,.0f} MB"
+            )
+
+        yield watch
+
+
+def _print(found: Found) -> None:
+    from rich.text import Text
+
+    out = console()
+    scope = found.scope
+    processes, pages, references, slots = scope.sizes
+    out.print(
+        Text(f"{found.kernel}, scope {scope.name}: ", style="bold").append(
+            f"{processes} processes, {pages} pages, {references} references, {slots} swap slots"
+        )
+    )
+    for promise in found.asked:
+        word = found.verdict(promise)
+        style = {"kept": "green", "broken": "red"}.get(word, "yellow")
+        out.print(Text("  ").append(word.ljust(13), style=style).append(promise))
+        if promise in found.breaches:
+            _print_breach(found.breaches[promise])
+    _print_search(found)
+
+
+def _print_breach(breach: Breach) -> None:
+    out = console()
+    for number, operation in enumerate(breach.operations, 1):
+        out.print(f"      {number:2}  {operation}", markup=False)
+    if not breach.confirmed:
+        out.print("      not confirmed by the checker: please report this", style="bold red")
+
+
+def _print_search(found: Found) -> None:
+    """What is needed to judge and repeat the search."""
+    from pageherd.machine.jit import ALARMS
+
+    out = console()
+    size = f"{found.states} states, {found.transitions} transitions, depth {found.depth}"
+    lines = [
+        f"{size}, {found.seconds:.2f} s on 1 core, {found.bytes_per_state:.0f} bytes per state",
+        "states are compared in full, up to renaming; promises are checked after each operation",
+        f"operations: {', '.join(found.client.verbs)}",
+    ]
+    if found.interrupted:
+        lines.insert(1, "interrupted: the scope is not exhausted")
+    elif not found.complete:
+        lines.insert(1, "the bound on states was hit: the scope is not exhausted")
+    else:
+        lines.insert(1, "the scope is exhausted")
+    if found.stuck:
+        lines.append(f"cut short: {ALARMS[found.stuck]}")
+    if found.client.same:
+        same = (f"{verb} ({first})" for verb, first in found.client.same.items())
+        lines.append(f"left out, flags equal to another call's: {', '.join(same)}")
+    if found.client.absent:
+        lines.append(f"left out, not in this kernel: {', '.join(found.client.absent)}")
+    if found.never_asked:
+        lines.append(f"rules never asked: {', '.join(found.never_asked)}")
+    if found.never_taken:
+        lines.append(f"steps never taken: {', '.join(found.never_taken)}")
+    for line in lines:
+        out.print(f"  {line}", markup=False, style="dim", soft_wrap=True)
+
+
+def _print_json(found: Found) -> None:
+    for promise in found.asked:
+        breach = found.breaches.get(promise)
+        json_line(
+            kernel=found.kernel,
+            scope=found.scope.name,
+            ops=list(found.client.verbs),
+            promise=promise,
+            verdict=found.verdict(promise),
+            trace=list(breach.operations) if breach else [],
+            states=found.states,
+            transitions=found.transitions,
+            seconds=round(found.seconds, 6),
+            complete=found.complete,
+        )
+
+
+def _save(found: Found, directory: Path, quiet: bool) -> None:
+    """One file for each counterexample; its name says kernel, scope and promise."""
+    from pageherd.litmus.format import format_test
+
+    directory.mkdir(parents=True, exist_ok=True)
+    for breach in found.breaches.values():
+        file = directory / f"{breach.test.name}.litmus"
+        file.write_text(format_test(breach.test), encoding="utf-8")
+        if not quiet:
+            console().print(f"  saved {file}", markup=False)
