@@ -58,6 +58,8 @@ def check_leaks(s: State, k: KernelRecord) -> None:
             clear_flag(s, frame, PG_WRITEBACK)
             if s.refcount[frame] != 0:
                 reclaim_frame(s, k, frame)
+    if s.alarm != 0:  # what cannot even be torn down is not given back
+        breach(s, NO_LEAK)
     for frame in range(1, s.nr_frames):
         if s.refcount[frame] != 0 or s.pincount[frame] != 0:
             breach(s, NO_LEAK)

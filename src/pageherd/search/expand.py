@@ -10,14 +10,13 @@ from pageherd.machine.drive import begin, run_path
 from pageherd.machine.jit import (
     ALARM_OVERFLOW,
     ALARM_STUCK,
-    ALARM_UNDERFLOW,
     KernelRecord,
     driver,
     helper,
 )
 from pageherd.machine.layout import State, States
 from pageherd.machine.state import LIVE, UNUSED, VM_LOCKED, VM_MAPPED
-from pageherd.machine.watch import ALIVE, COUNTS
+from pageherd.machine.watch import ALIVE
 from pageherd.promises.checks import check_state
 from pageherd.promises.leaks import check_leaks
 from pageherd.search.canonical import Work, canonical, decode, encode, simplify
@@ -27,7 +26,7 @@ from pageherd.search.scope import (
     NOBODY,
     ORDER_OF_PROCESSES,
 )
-from pageherd.search.store import NR_PROMISES, hash_words, same_words
+from pageherd.search.store import NR_PROMISES, breaches_of, hash_words, same_words
 
 # the records of `states`
 EMPTY: Final = 0
@@ -162,17 +161,6 @@ def note_broken(broken: Any, bits: int, node: int, edge: int) -> None:
         if bits & (1 << promise) and broken[promise, 0] < 0:
             broken[promise, 0] = node
             broken[promise, 1] = edge
-
-
-@helper
-def breaches_of(s: State) -> int:
-    """The promises that the operation broke; an impossible count breaks two."""
-    bits = int(s.broke)
-    s.broke = 0
-    if s.alarm == ALARM_UNDERFLOW:
-        s.alarm = 0
-        bits |= (1 << COUNTS) | (1 << ALIVE)
-    return bits
 
 
 @helper

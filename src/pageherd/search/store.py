@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pageherd.machine.drive import STEP_LIMIT, begin, step_thread
+from pageherd.machine.drive import begin, step_limit, step_thread
 from pageherd.machine.jit import (
     ALARM_OVERFLOW,
     ALARM_STUCK,
@@ -65,7 +65,7 @@ def run_checked(s: State, k: KernelRecord, op: Any) -> None:
     """Run one operation; after each step look at every promise."""
     begin(s, k, op)
     t = int(op.thread)
-    for _ in range(STEP_LIMIT):
+    for _ in range(step_limit(s)):
         following = step_thread(s, k, t)
         if following == BLOCKED:
             break
@@ -73,6 +73,17 @@ def run_checked(s: State, k: KernelRecord, op: Any) -> None:
         if following == IDLE or s.alarm != 0:
             return
     s.alarm = ALARM_STUCK
+
+
+@helper
+def breaches_of(s: State) -> int:
+    """The promises that the operation broke; an impossible count breaks two."""
+    bits = int(s.broke)
+    s.broke = 0
+    if s.alarm == ALARM_UNDERFLOW:
+        s.alarm = 0
+        bits |= (1 << COUNTS) | (1 << ALIVE)
+    return bits
 
 
 @driver
@@ -173,11 +184,7 @@ def search(
                 if left_out == 0:
                     run_checked(s, k, ops[j])
                 transitions += 1
-                broke = int(s.broke)
-                s.broke = 0
-                if s.alarm == ALARM_UNDERFLOW:
-                    s.alarm = 0
-                    broke |= (1 << COUNTS) | (1 << ALIVE)
+                broke = breaches_of(s)
                 if s.alarm == ALARM_STUCK or s.alarm == ALARM_OVERFLOW:
                     summary[STUCK] = s.alarm  # what would follow stays unproven
                     continue
@@ -230,7 +237,7 @@ def search(
         words[scratch] = words[finals[j]]
         s = states[scratch]
         check_leaks(s, k)
-        if int(s.broke) & (1 << NO_LEAK) or s.alarm != 0:
+        if int(s.broke) & (1 << NO_LEAK):
             broken[NO_LEAK, 0] = finals[j]
             broken[NO_LEAK, 2] = weight
     summary[STATES] = count
