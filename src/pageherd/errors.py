@@ -65,3 +65,18 @@ class ModelError(PageherdError):
         super().__init__(message)
         self.alarm = alarm  # the number in `machine.jit`
         self.path = path  # the edges that led there, the last is the operation that was running
+
+
+class EnvironmentFailed(PageherdError):
+    """Something outside pageherd that it needs is missing or failed; the exit code is 4.
+
+    The message says what failed; `cure` what to do about it, and is shown on a line of its own.
+    """
+
+    def __init__(self, message: str, cure: str = "") -> None:
+        super().__init__(message, cure)
+        self.message = message
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.message}\n   {self.cure}" if self.cure else self.message

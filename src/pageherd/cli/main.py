@@ -89,9 +89,27 @@ def _parser() -> argparse.ArgumentParser:
         "--ask", action="append", default=[], choices=["get-fork"], help="ask for this promise too"
     )
     hunt.add_argument("--max-states", type=_positive, metavar="N", help="give up beyond N states")
+    hunt.add_argument(
+        "--resume", metavar="FILE", help="go on from this checkpoint; new ones are written there"
+    )
     hunt.add_argument("--save", metavar="DIR", help="write counterexamples there, as tests")
     _json(hunt)
     hunt.set_defaults(module="hunt")
+
+    real = verbs.add_parser("real", help="run tests on real kernels, beside the prediction")
+    real.add_argument("tests", nargs="*", metavar="TEST", help="an id or a file; all if left out")
+    _real_options(real)
+    real.add_argument("--ktap", action="store_true", help="KTAP 1, for a test harness")
+    _json(real)
+    real.set_defaults(module="real")
+
+    conform = verbs.add_parser("conform", help="hold the model to a real kernel on random programs")
+    _real_options(conform)
+    conform.add_argument("--programs", type=_positive, default=1000, metavar="N", help="how many")
+    conform.add_argument("--seed", type=_natural, default=1, metavar="S", help="where to begin")
+    conform.add_argument("--save", metavar="DIR", help="write diverging programs there, as tests")
+    _json(conform)
+    conform.set_defaults(module="conform")
 
     for name, what in (
         ("kernels", "kernels and proposals, or the rules of one"),
@@ -121,6 +139,8 @@ def _parser() -> argparse.ArgumentParser:
 
 _KERNEL_HELP = "a kernel or proposal, with changes (linux-6.1:reuse=by-mapcount), or a .py file"
 
+_ON_HELP = "host, debian-5.10, debian-6.1, debian-6.12, debian-7.3, or the path of a bzImage"
+
 _SCOPE_HELP = (
     "small, default (three and two-pages), three, two-pages, large; or numbers:"
     " processes,pages,references,slots"
@@ -129,6 +149,15 @@ _SCOPE_HELP = (
 
 def _json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
+
+
+def _real_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--on", action="append", metavar="WHERE", help=_ON_HELP)
+    parser.add_argument("--kernel", "-k", metavar="K", help="the rules to predict with")
+
+
+def _natural(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
 
 
 def _positive(text: str) -> int:
@@ -154,14 +183,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """The verb's own exit code, or that of the error that it raised."""
-    from pageherd.errors import PageherdError
+    from pageherd.errors import EnvironmentFailed, PageherdError
 
     try:
         code: int = import_module(f"pageherd.cli.{arguments.module}").main(arguments)
         sys.stdout.flush()
     except PageherdError as error:
         print(f"pageherd: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return ENVIRONMENT if isinstance(error, EnvironmentFailed) else BAD_INPUT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK

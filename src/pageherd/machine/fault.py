@@ -15,6 +15,7 @@ from pageherd.machine.state import (
     PTE_SOFT_DIRTY,
     PTE_SWAP,
     PTE_WRITE,
+    VM_ANON_VMA,
     ZERO_FRAME,
     alloc_frame,
     lru_cache_add,
@@ -65,8 +66,12 @@ def anon_alloc(s: State, t: int, k: KernelRecord) -> int:
 
 @helper
 def map_new_anon(s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int) -> None:
-    """Map the path's new page: page_add_new_anon_rmap(), exclusive at birth, LRU, the entry."""
+    """Map the path's new page: page_add_new_anon_rmap(), exclusive at birth, LRU, the entry.
+
+    anon_vma_prepare() came before: from now on fork copies the entries of this mapping.
+    """
     new = int(s.t_new[t])
+    s.vma[mm, page] = int(s.vma[mm, page]) | VM_ANON_VMA
     page_add_rmap(s, t, k, new, page)
     set_exclusive(s, k, new)
     lru_cache_add(s, t, new)

@@ -24,6 +24,7 @@ from pageherd.machine.state import (
     PTE_SWAP,
     PTE_SWP_EXCLUSIVE,
     PTE_WRITE,
+    VM_ANON_VMA,
     VM_DONTCOPY,
     VM_LOCKED,
     VM_MAPPED,
@@ -72,7 +73,11 @@ def next_page(s: State, t: int) -> int:
 
 @step(steps.FORK_PAGE)
 def fork_page(s: State, t: int, k: KernelRecord) -> int:
-    """copy_pte_range(): what becomes of this page in the child?"""
+    """copy_pte_range(): what becomes of this page in the child?
+
+    A mapping without anon_vma is not copied (vma_needs_copy()): it holds nothing but zero pages,
+    which a fault brings back.
+    """
     mm, child, page = int(s.t_mm[t]), int(s.t_other[t]), int(s.t_page[t])
     if page >= s.nr_pages:
         return steps.FORK_END
@@ -83,7 +88,11 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
         return next_page(s, t)
     s.vma[child, page] = vma & (255 - VM_LOCKED)  # locks are not inherited
     if vma & VM_WIPEONFORK:
+        s.vma[child, page] = vma & (255 - VM_LOCKED - VM_ANON_VMA)
         s.want[child, page] = 0
+        return next_page(s, t)
+    if (vma & VM_ANON_VMA) == 0:
+        note_fork(s, mm, child, page, False)
         return next_page(s, t)
     s.mm_ptl[mm] = t + 1
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])

@@ -88,11 +88,14 @@ def step(number: int) -> Callable[[F], F]:
 
 
 def driver(function: F) -> F:
-    """Compile a function that Python calls with arrays of states; cached on disk."""
+    """Compile a function that Python calls with arrays of states; cached on disk.
+
+    It does not hold Python's lock while it runs, so that threads can run several.
+    """
     if not JIT:
         return function
     with _cache_directory():
-        compiled: Any = numba.njit(cache=_cache_usable())(function)
+        compiled: Any = numba.njit(cache=_cache_usable(), nogil=True)(function)
     return cast(F, compiled)
 
 
@@ -259,7 +262,7 @@ def _checked(function: RuleFunction, question: int) -> RuleFunction:
 
 _COMPILED: Final = (
     *("machine/*.py", "rules/*.py", "promises/*.py"),
-    *(f"search/{name}.py" for name in ("store", "canonical", "expand")),
+    *(f"search/{name}.py" for name in ("store", "packing", "forget", "canonical", "expand")),
 )
 """The sources of compiled functions."""
 

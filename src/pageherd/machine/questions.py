@@ -76,7 +76,8 @@ FLAGS_PROCESS_VM_WRITEV: Final = 36
 FLAGS_PTRACE_PEEK: Final = 37
 FLAGS_PTRACE_POKE: Final = 38
 FLAGS_RAW_PIN: Final = 39
-NR_QUESTIONS: Final = 40
+MREMAP_UNMAPS_FIRST: Final = 40
+NR_QUESTIONS: Final = 41
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,5 +164,10 @@ QUESTIONS: Final = (
             (FLAGS_PTRACE_POKE, "ptrace writing memory"),
             (FLAGS_RAW_PIN, "pin_user_pages itself"),
         )
+    ),
+    Question(
+        MREMAP_UNMAPS_FIRST,
+        "does mremap empty the new address before it looks at the old one?",
+        _YES_NO,
     ),
 )

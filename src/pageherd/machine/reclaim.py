@@ -30,6 +30,7 @@ from pageherd.machine.state import (
     PTE_SWAP,
     PTE_SWP_EXCLUSIVE,
     SEGV,
+    SWAP_NONE,
     SWAP_SLOW,
     SWAP_ZRAM,
     VM_LOCKED,
@@ -232,16 +233,24 @@ def unuse_pte(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int)
 
 @step(steps.SWAPOFF)
 def swapoff(s: State, t: int, k: KernelRecord) -> int:
-    """try_to_unuse(): each entry is mapped again, each slot's page leaves the swap cache.
+    """try_to_unuse(): each entry is mapped again, then each slot's page leaves the swap cache.
 
-    One entry per step.  The page is read into the swap cache first if it is not there.
+    One entry, and one slot, per step.  The page is read into the swap cache first if it is not
+    there.
     """
-    pages = int(s.nr_pages)
+    pages, mms = int(s.nr_pages), int(s.nr_mms)
     at = int(s.t_value[t])
-    if at >= int(s.nr_mms) * pages:
-        s.swap_kind = 0
+    if at == mms * pages + int(s.nr_slots):
+        s.swap_kind = SWAP_NONE
         s.t_result[t] = OK
         return steps.IDLE
+    if at >= mms * pages:
+        cached = int(s.slot_frame[at - mms * pages]) - 1
+        if cached != NONE:
+            clear_flag(s, cached, PG_WRITEBACK)  # folio_wait_writeback()
+            try_to_free_swap(s, cached)
+        s.t_value[t] = at + 1
+        return steps.SWAPOFF
     mm, page = at // pages, at % pages
     if ptl_taken(s, t, mm):
         return steps.BLOCKED

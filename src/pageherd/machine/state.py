@@ -38,6 +38,7 @@ VM_DONTCOPY: Final = 8
 VM_WIPEONFORK: Final = 16
 VM_SOFTDIRTY: Final = 32  # set: writes are not tracked
 VM_LOCKED: Final = 64
+VM_ANON_VMA: Final = 128  # vma->anon_vma: the mapping has held a page of its own
 
 # pte
 PTE_PRESENT: Final = 1
@@ -411,7 +412,9 @@ def lru_add_drain(s: State, cpu: int) -> None:
 
 @helper
 def alloc_slot(s: State) -> int:
-    """get_swap_page(): the lowest free slot, or NONE when swap is full."""
+    """get_swap_page(): the lowest free slot, or NONE when swap is full or there is none."""
+    if s.swap_kind == SWAP_NONE:
+        return NONE
     for slot in range(s.nr_slots):
         if s.swap_count[slot] == 0 and s.slot_frame[slot] == 0 and s.slot_claim[slot] == 0:
             return slot

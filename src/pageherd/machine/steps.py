@@ -71,6 +71,7 @@ MREMAP: Final = 48
 MREMAP_MOVE: Final = 49
 MADVISE: Final = 50
 CLEAR_SOFT_DIRTY: Final = 51
+MREMAP_FAIL: Final = 59
 # reference.py: what is done through a reference or pin
 READ_REF: Final = 52
 WRITE_REF: Final = 53
@@ -82,4 +83,4 @@ DRAIN: Final = 57
 # observe.py
 PAGEMAP: Final = 58
 
-NR_STEPS: Final = 59
+NR_STEPS: Final = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, step
 from pageherd.machine.layout import State
-from pageherd.machine.questions import MPROTECT_UPGRADE, SOFT_DIRTY_SKIPS
+from pageherd.machine.questions import MPROTECT_UPGRADE, MREMAP_UNMAPS_FIRST, SOFT_DIRTY_SKIPS
 from pageherd.machine.state import (
     COST_TLB_FLUSHES,
     FAULT_TOUCH,
@@ -70,11 +70,15 @@ def mprotect(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.MREMAP)
 def mremap(s: State, t: int, k: KernelRecord) -> int:
-    """mremap(MREMAP_FIXED): what is mapped at the new address goes first."""
+    """mremap(MREMAP_FIXED): what is mapped at the new address goes first.
+
+    Of some kernels even if there is nothing to move, which is noticed only then.
+    """
     mm, page, to = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_other[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
-    if (int(s.vma[mm, page]) & VM_MAPPED) == 0 or page == to:
+    mapped = (int(s.vma[mm, page]) & VM_MAPPED) != 0
+    if page == to or not (mapped or ask(s, t, k, MREMAP_UNMAPS_FIRST, 0)):
         mmap_write_unlock(s, mm)
         s.t_result[t] = SEGV
         return steps.IDLE
@@ -82,8 +86,16 @@ def mremap(s: State, t: int, k: KernelRecord) -> int:
     s.t_page[t] = to
     s.t_other[t] = to + 1
     s.t_value[t] = TAKE_OVER
-    s.t_return[t] = steps.MREMAP_MOVE
+    s.t_return[t] = steps.MREMAP_MOVE if mapped else steps.MREMAP_FAIL
     return steps.ZAP
+
+
+@step(steps.MREMAP_FAIL)
+def mremap_fail(s: State, t: int, k: KernelRecord) -> int:
+    """vma_to_resize(): EFAULT, and the new address is empty by now."""
+    mmap_write_unlock(s, int(s.t_mm[t]))
+    s.t_result[t] = SEGV
+    return steps.IDLE
 
 
 @step(steps.MREMAP_MOVE)

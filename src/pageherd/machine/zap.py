@@ -21,6 +21,7 @@ from pageherd.machine.state import (
     PTE_PRESENT,
     PTE_SWAP,
     SEGV,
+    VM_LOCKED,
     VM_MAPPED,
     ask,
     free_swap_and_cache,
@@ -58,8 +59,10 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
     if s.t_value[t] == KEEP:  # MADV_DONTNEED runs beside faults
         if not mmap_read_lock(s, t, mm):
             return steps.BLOCKED
-        if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
-            s.t_result[t] = SEGV  # ENOMEM
+        vma = int(s.vma[mm, page])
+        if (vma & VM_MAPPED) == 0 or vma & VM_LOCKED:  # can_madvise_dontneed_free()
+            s.t_result[t] = SEGV  # ENOMEM, EINVAL
+            return steps.ZAP_END
     else:
         if not mmap_write_lock(s, t, mm):
             return steps.BLOCKED

@@ -95,6 +95,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "mprotect-upgrade": "never",
             "soft-dirty-skips": "nothing",
             "zero-pin": "counted",
+            "mremap-checks": "late",
             "counting": "exact",
             **_GET_ERA,
         },
@@ -141,6 +142,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "swapin": "by-refcount",
             "swapin-drop": "before-write",
             "copy-drops-swap": "yes",
+            "mremap-checks": "first",
         },
     ),
     Row(
@@ -207,6 +209,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "unshare": "mapped-more-than-once",
             "unshare-in-place": "mapped-once",
             "copy-drops-swap": "yes",
+            "mremap-checks": "first",
         },
         proposal=True,
         sources=(
@@ -257,6 +260,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "pageout-skips": "mapped-twice-by-rmap",
             "still-mapped": "by-rmap",
             "copy-drops-swap": "yes",
+            "mremap-checks": "first",
         },
         proposal=True,
         sources=(
@@ -274,6 +278,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "marks": "anon-exclusive",
             "reuse": "by-exclusive-bit",
             "copy-drops-swap": "yes",
+            "mremap-checks": "first",
         },
         proposal=True,
         sources=(

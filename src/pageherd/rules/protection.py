@@ -1,4 +1,4 @@
-"""Write permission that comes or goes without a write: FOLL_FORCE, mprotect, soft-dirty, marks."""
+"""What protects a page: FOLL_FORCE, mprotect, mremap, soft-dirty, marks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pageherd.machine.questions import (
     FORCE,
     MARKS,
     MPROTECT_UPGRADE,
+    MREMAP_UNMAPS_FIRST,
     NO,
     SOFT_DIRTY_SKIPS,
     YES,
@@ -101,3 +102,7 @@ def pinned(s: State, t: int, k: KernelRecord, frame: int) -> int:
 ZERO = decision_point("zero-pin", ZERO_PIN, kernel_function="try_grab_page")
 ZERO.group("not-counted", "try_grab_page; v6.5 and 6.1.y (c8070b787519)", no)
 ZERO.group("counted", "try_grab_page; until v6.4", yes)
+
+MOVE = decision_point("mremap-checks", MREMAP_UNMAPS_FIRST, kernel_function="mremap, mremap_to")
+MOVE.group("late", "mremap_to; until v5.15, what is at the new address is unmapped first", yes)
+MOVE.group("first", "mremap; v5.16 (550a7d60bd5e), a bad old address changes nothing", no)

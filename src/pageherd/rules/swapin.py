@@ -14,12 +14,14 @@ from pageherd.machine.questions import (
     MAP_EXCLUSIVE,
     MAP_READ_ONLY,
     MAP_WRITABLE,
+    NO,
     READAHEAD_DRAINS,
     SWAP_BYPASS,
     SWAP_EXCLUSIVE,
     SWAPIN,
     SWAPIN_DROP,
     SWAPIN_READ_MAPS_WRITABLE,
+    YES,
 )
 from pageherd.machine.state import (
     FAULT_WRITE,
@@ -35,6 +37,7 @@ from pageherd.machine.state import (
     was_bypassed,
 )
 from pageherd.rules.base import decision_point, no, yes
+from pageherd.rules.protection import needs_tracking
 from pageherd.rules.reuse import reuse_swap_page
 
 POINT = decision_point("swapin", SWAPIN, kernel_function="do_swap_page")
@@ -138,7 +141,13 @@ def after_exclusive_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 READ = decision_point("swapin-read-maps", SWAPIN_READ_MAPS_WRITABLE, kernel_function="do_swap_page")
 READ.group("read-only", "do_swap_page; until v6.1", no)
-READ.group("writable-if-exclusive", "do_swap_page; v6.12 and later", yes)
+
+
+@READ.alternative("writable-if-exclusive", "do_swap_page, pte_needs_soft_dirty_wp; v6.12 and later")
+def writable_if_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Unless writes are tracked."""
+    return NO if needs_tracking(s, int(s.t_mm[t]), int(s.t_page[t])) else YES
+
 
 BYPASS = decision_point("swap-bypass", SWAP_BYPASS, kernel_function="do_swap_page")
 BYPASS.group("never", "do_swap_page; v7.0 and later, the swap cache is always used", no)

@@ -1,0 +1,241 @@
+"""Holding the model to a real kernel on random programs: every observation, until one differs.
+
+A divergence is run again, shrunk on the real kernel to the smallest program that still diverges,
+and given back as a litmus test.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Final
+
+from pageherd.errors import EnvironmentFailed, PageherdError
+from pageherd.litmus.check import check
+from pageherd.litmus.format import format_test
+from pageherd.litmus.syntax import Keeps, SwapKind, Test
+from pageherd.real.follow import Divergence, Followed, follow
+from pageherd.real.generate import random_test, steerable_verbs
+from pageherd.real.observe import Sight
+from pageherd.real.results import Run
+from pageherd.real.steer import NotSteerable, Steered, steer
+from pageherd.real.target import Batch, Report, Target, sight_of
+from pageherd.rules.choose import Kernel, choose, record
+from pageherd.search.edit import all_steps, tidy, with_steps
+
+BATCH: Final = 600  # programs of one boot
+SHORTEST: Final = 5
+LONGEST: Final = 16
+AGAIN: Final = 5  # how often a divergence is run again before it is shrunk
+SWAPS: Final[tuple[SwapKind, ...]] = ("disk", "zram")
+
+Progress = Callable[["Tally"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A program on which the real kernel did what the model does not allow."""
+
+    seed: int
+    test: Test  # the smallest one found
+    steps_before: int
+    divergence: Divergence
+    seen: int  # in so many of `runs` further runs of the original
+    runs: int
+    seeds: list[int]  # of programs that shrank to the same
+
+    @property
+    def text(self) -> str:
+        """The program as a litmus test."""
+        return format_test(self.test)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a conformance run has counted so far."""
+
+    on: str
+    release: str
+    kernel: str
+    programs: int = 0
+    observations: int = 0
+    undetermined: int = 0  # programs with more than one allowed outcome
+    choices: int = 0  # observations with more than one allowed outcome
+    hung: int = 0
+    seconds: float = 0.0
+    boots: int = 0
+    accel: str = ""
+    steps: Counter[str] = field(default_factory=Counter)  # verbs that ran
+    found: list[Found] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def share(self) -> float:
+        """The share of programs whose outcome the model leaves open."""
+        return self.undetermined / self.programs if self.programs else 0.0
+
+
+@dataclass(slots=True)
+class Conform:
+    """A model kernel held to a real one."""
+
+    target: Target
+    kernel: Kernel
+    table: Any
+    sight: Sight
+    verbs: list[str]
+    swaps: tuple[SwapKind, ...]
+
+    def run(self, programs: int, seed: int, *, most: int = 3, progress: Progress) -> Tally:
+        """Run so many random programs; stop early after `most` divergences.
+
+        Raises:
+            EnvironmentFailed: the kernel could not be started.
+        """
+        tally = Tally(self.target.name, self.target.release, self.kernel.name)
+        began = time.monotonic()
+        supply = self.supply(seed)
+        while tally.programs < programs and len(tally.found) < most:
+            batch = dict(islice(supply, min(BATCH, programs - tally.programs)))
+            diverged = self.batch(batch, tally, lambda: progress(tally))
+            for number, followed in diverged[: most - len(tally.found)]:
+                assert followed.divergence is not None
+                self.note(tally, self.examine(number, batch[number], followed.divergence))
+            tally.seconds = time.monotonic() - began
+            progress(tally)
+        return tally
+
+    def supply(self, seed: int) -> Iterator[tuple[int, Steered]]:
+        """Steerable programs without end, by number."""
+        number = seed
+        while True:
+            length = SHORTEST + number % (LONGEST - SHORTEST + 1)
+            swap = self.swaps[number // 7 % len(self.swaps)]
+            test = random_test(number, length, self.verbs, swap)
+            try:
+                check(test)
+                yield number, steer(test, "base", self.kernel)[0]
+            except (NotSteerable, PageherdError):
+                pass
+            number += 1
+
+    def batch(
+        self, programs: dict[int, Steered], tally: Tally, progress: Callable[[], None]
+    ) -> list[tuple[int, Followed]]:
+        """Run a batch; the programs that diverged."""
+        report = Report()
+        diverged = []
+        numbers = {steered.word: number for number, steered in programs.items()}
+        for run in self.target.run(Batch(list(programs.values())), report):
+            number = numbers[run.id]
+            followed = self.hold(programs[number], run)
+            tally.programs += 1
+            tally.observations += len(run.steps)
+            tally.hung += run.ending != "end"
+            tally.undetermined += not followed.determined
+            tally.choices += sum(count > 1 for count in followed.predictions)
+            tally.steps.update(step.verb for step in programs[number].program.steps)
+            if followed.divergence is not None:
+                diverged.append((number, followed))
+            progress()
+        tally.boots += 1
+        tally.accel = report.accel
+        tally.complaints += report.complaints
+        if report.ended:
+            raise EnvironmentFailed(f"{self.target.name}: {report.ended}", report.console)
+        return diverged
+
+    def hold(self, steered: Steered, run: Run) -> Followed:
+        """One run against the model."""
+        return follow(steered, run, self.table, self.sight)
+
+    def note(self, tally: Tally, new: Found) -> None:
+        """Add a divergence, unless it is one that was found before."""
+        for old in tally.found:
+            if replace(old.test, name="", swap=new.test.swap) == replace(new.test, name=""):
+                old.seeds.append(new.seed)
+                return
+        tally.found.append(new)
+
+    # -- shrinking ------------------------------------------------------------------------------------
+
+    def examine(self, seed: int, steered: Steered, first: Divergence) -> Found:
+        """Run a diverging program again, and look for the smallest one that still diverges."""
+        runs = self.diverging([steered] * AGAIN)
+        seen = sum(divergence is not None for divergence in runs)
+        test, divergence = replace(steered.test, questions=(Keeps("private"),)), first
+        while True:
+            smaller = [
+                (proposal, program)
+                for proposal in _smaller(test)
+                if (program := self.program(proposal)) is not None
+            ]
+            results = self.diverging([program for _, program in smaller])
+            better = next(
+                ((p, d) for (p, _), d in zip(smaller, results, strict=True) if d is not None), None
+            )
+            if better is None:
+                break
+            test, divergence = better
+        named = replace(test, name=f"diverges-{seed}", title=f"found on {self.target.release}")
+        return Found(seed, named, len(steered.program.steps), divergence, seen, AGAIN, [])
+
+    def program(self, test: Test) -> Steered | None:
+        try:
+            check(test)
+            return steer(test, "base", self.kernel)[0]
+        except (NotSteerable, PageherdError):
+            return None
+
+    def diverging(self, programs: Sequence[Steered]) -> list[Divergence | None]:
+        """Of each program where it diverges now, or None."""
+        if not programs:
+            return []
+        report = Report()
+        named = [replace(program, id=f"again-{n}") for n, program in enumerate(programs)]
+        runs = {run.id: run for run in self.target.run(Batch(named), report)}
+        return [
+            self.hold(program, runs[program.word]).divergence if program.word in runs else None
+            for program in named
+        ]
+
+
+def _smaller(test: Test) -> Iterator[Test]:
+    """Tests with fewer steps, the much smaller ones first."""
+    count = len(all_steps(test))
+    for width in (count // 2, count // 4, 3, 2, 1):
+        for first in range(count - width, -1, -1) if width else ():
+            gone = dict.fromkeys(range(first, first + width))
+            proposal = tidy(with_steps(test, gone))
+            if proposal is not None and len(all_steps(proposal)) < count:
+                yield proposal
+
+
+def prepare(target: Target, spec: str | None = None) -> Conform:
+    """Look at what a real kernel can do, and choose the model's rules for it.
+
+    Raises:
+        EnvironmentFailed: the kernel cannot be started.
+        RuleError: there is no such kernel, or none of the table fits.
+    """
+    kernel = choose(spec or target.kernel())
+    report = Report()
+    swaps: list[SwapKind] = []
+    for swap in SWAPS:
+        bare = steer(random_test(0, 1, ("pageout",), swap), "base", kernel)[0]
+        for _ in target.run(Batch([replace(bare, needs=frozenset({"swap"}))]), report):
+            pass
+        if report.probes.missing("swap") is None:
+            swaps.append(swap)
+    verbs = [verb for verb in steerable_verbs(report.probes.missing) if verb not in kernel.absent()]
+    return Conform(
+        target,
+        kernel,
+        record(kernel),
+        sight_of(report.probes),
+        verbs,
+        tuple(swaps) or ("none",),
+    )

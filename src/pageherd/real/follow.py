@@ -1,0 +1,208 @@
+"""Following a real run in the model: does every observation belong to what the model allows?
+
+The model keeps the set of its states that agree with everything seen so far.  At each step every
+state is moved on in every way that the kernel may choose, what each predicts is compared with what
+was seen, and the states that predicted otherwise are dropped.  None left: a divergence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from pageherd.errors import ModelError
+from pageherd.litmus.format import format_step
+from pageherd.litmus.syntax import KERNEL, Step
+from pageherd.machine import state as st
+from pageherd.machine.drive import STEP_LIMIT, drive_begin
+from pageherd.machine.jit import ALARMS, records
+from pageherd.machine.layout import States
+from pageherd.machine.operations import Operation, encode
+from pageherd.machine.steps import BLOCKED, IDLE
+from pageherd.machine.verbs import VERBS, Result
+from pageherd.promises.table import PROMISES
+from pageherd.real.levers import LEVERS
+from pageherd.real.observe import FIELDS, Page, Sight, Where, look, model_pages
+from pageherd.real.results import Ran, Run
+from pageherd.real.steer import Steered
+from pageherd.search.program import operation_of
+from pageherd.search.store import step_checked
+from pageherd.search.verdict import plain
+
+_MAX_STATES: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one step shows: its result (None if the lever has none) and the pages after it."""
+
+    result: int | str | None
+    pages: Mapping[Where, Page]
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first step at which the real kernel showed what the model does not allow."""
+
+    index: int
+    step: str
+    differences: tuple[str, ...]  # against the closest prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One run held against the model.
+
+    `predictions`: how many different observations the model allowed at each step.
+    `broken`: the promises that the model's states, those that agree with the run, broke.
+    """
+
+    divergence: Divergence | None
+    predictions: tuple[int, ...]
+    broken: tuple[str, ...]
+    results: tuple[int | str, ...]  # what the steps gave; the model's where the lever does not tell
+
+    @property
+    def determined(self) -> bool:
+        """Whether the model allowed exactly one outcome at every step."""
+        return all(count == 1 for count in self.predictions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    state: States
+    seen: Seen
+    gave: int | str  # the model's own result of the step
+    before: Mapping[Where, Page]  # the model's own pages after the step, not yet numbered
+    broken: frozenset[str]
+
+
+def follow(steered: Steered, run: Run, kernel: Any, sight: Sight) -> Followed:
+    """Hold one run of a sequential program against the model.
+
+    Args:
+        kernel: the record made by `rules.choose.record`.
+
+    Raises:
+        ModelError: the machine cannot answer.
+    """
+    branches = [_Branch(steered.program.first, Seen(None, {}), "ok", {}, frozenset())]
+    before: Mapping[Where, Page] = {}
+    predictions: list[int] = []
+    results: list[int | str] = []
+    for ran, step, operation in zip(
+        run.steps, steered.program.steps, steered.program.operations, strict=False
+    ):
+        actual = Seen(result_of(steered, step, ran, sight), look(ran.pages, before, sight))
+        before = ran.pages
+        after = [
+            new
+            for branch in branches
+            for new in _moved_on(steered, branch, step, operation, kernel, sight)
+        ]
+        predictions.append(len({_key(branch.seen) for branch in after}))
+        agreeing = [branch for branch in after if branch.seen == actual]
+        gave = (agreeing or after)[0].gave
+        results.append(gave if actual.result is None else actual.result)
+        if not agreeing:
+            nearest = min((differences(b.seen, actual, steered) for b in after), key=len)
+            where = Divergence(ran.step, format_step(step), nearest)
+            return Followed(where, tuple(predictions), (), tuple(results))
+        branches = agreeing[:_MAX_STATES]
+    certain = frozenset.intersection(*(branch.broken for branch in branches))
+    names = tuple(promise.name for promise in PROMISES if promise.name in certain)
+    return Followed(None, tuple(predictions), names, tuple(results))
+
+
+def result_of(steered: Steered, step: Step, ran: Ran, sight: Sight) -> int | str | None:
+    """What a step gave on the real kernel, as the model says it; None if its lever does not tell."""
+    if VERBS[step.verb].result is Result.STATE:
+        names = steered.program.names
+        process = names.processes.index(steered.test.process_of(step.thread))
+        page = ran.pages.get((process, names.pages.index(str(step.arguments[0]))))
+        return None if page is None else sight.of(page).entry
+    if not LEVERS[step.verb].returns:
+        return None
+    if VERBS[step.verb].result is Result.VALUE and ran.error == 0:
+        return ran.seen
+    return ran.status
+
+
+def _moved_on(
+    steered: Steered, branch: _Branch, step: Step, operation: Operation, kernel: Any, sight: Sight
+) -> Iterator[_Branch]:
+    """Every way in which the kernel may take this step from one state of the model.
+
+    Where LRU batches are left alone, others may have filled and so drained them before the step.
+    """
+    yield _taken(steered, branch, step, operation, kernel, sight, drained=False)
+    if steered.test.lru_batches and branch.state["frame_batch"].any():
+        yield _taken(steered, branch, step, operation, kernel, sight, drained=True)
+
+
+def _taken(
+    steered: Steered,
+    branch: _Branch,
+    step: Step,
+    operation: Operation,
+    kernel: Any,
+    sight: Sight,
+    *,
+    drained: bool,
+) -> _Branch:
+    names = steered.program.names
+    states = branch.state.copy()
+    if drained:
+        run_operation(states, operation_of(names, Step(KERNEL, "drain")), kernel)
+    broke = run_operation(states, operation, kernel)
+    gave = plain(int(states["reg"][0, 0]))
+    states["reg"][0, 0] = st.UNBOUND
+    pages = model_pages(states[0], len(names.processes), len(names.pages))
+    tells = LEVERS[step.verb].returns
+    result = "present" if gave == "zero" and not sight.flags else gave
+    seen = Seen(result if tells else None, look(pages, branch.before, sight))
+    return _Branch(states, seen, gave, pages, branch.broken | broke)
+
+
+def run_operation(states: States, operation: Operation, kernel: Any) -> frozenset[str]:
+    """Run one operation of the model to its end; its result is in register 0.
+
+    Returns the promises that it broke.
+
+    Raises:
+        ModelError: the machine cannot answer.
+    """
+    ops = encode([replace(operation, register=1)])
+    drive_begin(records(states), 0, records(kernel), records(ops), 0)
+    bits = 0
+    for _ in range(STEP_LIMIT):
+        states["broke"][0] = 0
+        following = int(step_checked(records(states), 0, records(kernel), operation.thread))
+        alarm = int(states["alarm"][0])
+        if alarm:
+            raise ModelError(ALARMS.get(alarm, "a rule failed"), alarm)
+        bits |= int(states["broke"][0])
+        if following in (IDLE, BLOCKED):
+            break
+    return frozenset(promise.name for promise in PROMISES if bits >> promise.number & 1)
+
+
+def _key(seen: Seen) -> tuple[Any, ...]:
+    return seen.result, tuple(sorted(seen.pages.items(), key=lambda item: item[0]))
+
+
+def differences(model: Seen, real: Seen, steered: Steered) -> tuple[str, ...]:
+    """What the real kernel showed otherwise than the model, in words."""
+    names = steered.program.names
+    found = []
+    if model.result != real.result:
+        found.append(f"result: the model gives {model.result}, the kernel {real.result}")
+    for where in sorted({*model.pages, *real.pages}):
+        process, page = names.processes[where[0]], names.pages[where[1]]
+        mine, other = model.pages.get(where), real.pages.get(where)
+        for name in FIELDS:
+            left, right = getattr(mine, name, None), getattr(other, name, None)
+            if left != right:
+                found.append(f"{process}.{page} {name}: the model says {left}, the kernel {right}")
+    return tuple(found)

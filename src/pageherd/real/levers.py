@@ -1,0 +1,141 @@
+"""The levers: for each verb, what a user-space program does to make a real kernel take that step.
+
+A verb without a lever is not steerable: a test that uses it is skipped with that reason, never
+faked.  Where a lever is a call of its own (reclaim by MADV_PAGEOUT, a raw pin by the system call
+that takes one with the same FOLL_ flags), the test is rewritten to that call first, so that the
+prediction uses what the lever really does (`steer.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Lever:
+    """How one verb is done on a real kernel.
+
+    `step` is the verb's name in `c/steps.h`; `needs` names a probe of the runner (`have NAME 0`);
+    `since` is the first mainline release whose kernel has the call.
+    """
+
+    verb: str
+    step: str
+    call: str
+    needs: str = ""
+    config: str = ""
+    since: str = ""
+    privilege: str = ""
+    returns: bool = True  # whether the call's own status says what the verb's status says
+
+
+def _table(*levers: Lever) -> Mapping[str, Lever]:
+    return MappingProxyType({lever.verb: lever for lever in levers})
+
+
+def _vfio(verb: str, step: str, call: str) -> Lever:
+    config = "VFIO_PCI, VFIO_IOMMU_TYPE1, an IOMMU"
+    return Lever(verb, step, call, needs="vfio", config=config, since="3.6", privilege="root")
+
+
+LEVERS: Final[Mapping[str, Lever]] = _table(
+    Lever("read", "read", "a load"),
+    Lever("write", "write", "a store"),
+    Lever("mmap", "mmap", "mmap(MAP_FIXED), madvise(MADV_NOHUGEPAGE)"),
+    Lever("munmap", "munmap", "munmap()"),
+    Lever("mprotect", "mprotect", "mprotect()"),
+    Lever("mremap", "mremap", "mremap(MREMAP_FIXED)"),
+    Lever("dontneed", "dontneed", "madvise(MADV_DONTNEED)"),
+    Lever("dontfork", "dontfork", "madvise(MADV_DONTFORK)"),
+    Lever("dofork", "dofork", "madvise(MADV_DOFORK)"),
+    Lever("wipeonfork", "wipeonfork", "madvise(MADV_WIPEONFORK)", since="4.14"),
+    Lever(
+        "pageout",
+        "pageout",
+        "madvise(MADV_PAGEOUT); a page mapped once",
+        needs="swap",
+        config="SWAP",
+        since="5.4",
+        privilege="root, for the swap device",
+        returns=False,
+    ),
+    Lever(
+        "populate_read",
+        "populate_read",
+        "madvise(MADV_POPULATE_READ)",
+        needs="populate",
+        since="5.14",
+    ),
+    Lever(
+        "populate_write",
+        "populate_write",
+        "madvise(MADV_POPULATE_WRITE)",
+        needs="populate",
+        since="5.14",
+    ),
+    Lever("mlock", "mlock", "mlock()"),
+    Lever(
+        "clear_soft_dirty",
+        "clear_soft_dirty",
+        "a write of 4 to /proc/self/clear_refs",
+        needs="soft-dirty",
+        config="MEM_SOFT_DIRTY",
+    ),
+    Lever("pagemap", "pagemap", "/proc/PID/pagemap"),
+    Lever("fork", "fork", "fork()"),
+    Lever("exit", "exit", "_exit()", returns=False),
+    Lever("vmsplice", "pipe", "vmsplice()"),
+    Lever(
+        "odirect_read",
+        "nbd",
+        "io_submit() of an O_DIRECT read from an nbd device that answers when told to",
+        needs="nbd",
+        config="BLK_DEV_NBD, AIO",
+        privilege="root",
+    ),
+    Lever(
+        "io_uring_register",
+        "ring",
+        "io_uring_register(IORING_REGISTER_BUFFERS)",
+        needs="io_uring",
+        config="IO_URING",
+        since="5.1",
+    ),
+    _vfio("vfio_map", "vfio", "VFIO_IOMMU_MAP_DMA, read and write"),
+    _vfio("vfio_map_ro", "vfio_ro", "VFIO_IOMMU_MAP_DMA, read only"),
+    Lever("read_ref", "read_ref", "tee() and read(); IORING_OP_WRITE_FIXED; device DMA"),
+    Lever("write_ref", "write_ref", "IORING_OP_READ_FIXED; device DMA; the nbd answer"),
+    Lever("tee", "tee", "tee()"),
+    Lever("share", "share", "every process has the file descriptor"),
+    Lever("release", "release", "splice() to /dev/null; IORING_UNREGISTER_BUFFERS; unmap; answer"),
+    Lever(
+        "process_vm_readv", "process_vm_readv", "process_vm_readv()", config="CROSS_MEMORY_ATTACH"
+    ),
+    Lever(
+        "process_vm_writev",
+        "process_vm_writev",
+        "process_vm_writev()",
+        config="CROSS_MEMORY_ATTACH",
+    ),
+    Lever("ptrace_peek", "peek", "a read of /proc/PID/mem"),
+    Lever("ptrace_poke", "poke", "a write to /proc/PID/mem", needs="forced-writes"),
+    Lever("drain", "drain", "madvise(MADV_COLD) on another page", since="5.4", returns=False),
+    Lever("swapoff", "swapoff", "swapoff()", needs="swap", privilege="root, for the swap device"),
+)
+
+NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "send_zerocopy": "the network stack decides when it lets go of a MSG_ZEROCOPY page",
+        "odirect_write": "a disk reads the page at once; nothing can look through the reference later",
+        "rdma_register": "needs an RDMA device",
+        "rdma_register_ro": "needs an RDMA device",
+        "writeback": "the end of write-back to a real device cannot be held back",
+        "reclaim": "only a page that one process maps can be chosen for reclaim",
+        "get": "no call of this kernel takes a lasting reference with these FOLL_ flags",
+        "pin": "no call of this kernel takes a lasting pin with these FOLL_ flags",
+    }
+)
+"""Why the verbs without a lever have none."""

@@ -1,0 +1,109 @@
+"""What the runner printed, read back: probes, and what each step gave and showed."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from pageherd.real.observe import Page, Where, real_page
+
+Ending = Literal["end", "hang", "stuck", "missing"]
+
+_STATUS: Final = {
+    0: "ok",
+    errno.EFAULT: "fault",
+    errno.ENOMEM: "fault",  # madvise(), mprotect() and mlock() where nothing is mapped
+    errno.EINVAL: "fault",  # MADV_POPULATE_WRITE where the mapping forbids it
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One step that ran: its error number (0: none), the value read, the pages after it."""
+
+    step: int
+    error: int
+    seen: int
+    pages: Mapping[Where, Page]
+
+    @property
+    def status(self) -> str:
+        """`ok`, `fault`, or the name of another error number."""
+        return _STATUS.get(self.error, errno.errorcode.get(self.error, str(self.error)))
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of one program."""
+
+    id: str
+    steps: list[Ran] = field(default_factory=list)
+    ending: Ending = "missing"
+
+
+@dataclass(slots=True)
+class Probes:
+    """What the runner found: `have` maps a probe to 0 or the error number of what is missing."""
+
+    release: str = ""
+    have: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def missing(self, probe: str) -> str | None:
+        """Why `probe` is not there, in words; None if it is."""
+        error = self.have.get(probe, errno.ENOSYS)
+        return f"{probe}: {errno.errorcode.get(error, error)}" if error else None
+
+
+_PAGE: Final = re.compile(r"(\d+)\.(\d+) ([0-9a-f]+) (-?\d+) ([0-9a-f]+)$")
+
+
+def read(lines: Iterator[str], probes: Probes) -> Iterator[Run]:
+    """The runs in the lines that a runner printed, as they come; probes go into `probes`."""
+    run: Run | None = None
+    for line in lines:
+        word, _, rest = line.strip().partition(" ")
+        if word == "program":
+            run = Run(rest)
+        elif word == "again" and run is not None:
+            run.ending = "end"
+            yield run
+            run = Run(run.id)
+        elif word == "step" and run is not None:
+            run.steps.append(_step(rest))
+        elif word == "hang" and run is not None:
+            run.ending = "hang"
+        elif word in ("end", "stuck") and run is not None:
+            if run.ending != "hang":
+                run.ending = "end" if word == "end" else "stuck"
+            yield run
+            run = None
+        elif word == "release":
+            probes.release = rest
+        elif word == "have":
+            name, _, error = rest.partition(" ")
+            probes.have[name] = int(error)
+        elif word == "swap":
+            probes.have["swap"] = -int(rest)
+        elif word == "fact":
+            name, _, value = rest.partition(" ")
+            probes.facts[name] = value
+    if run is not None:
+        yield run
+
+
+def _step(text: str) -> Ran:
+    head, *pages = text.split(" | ")
+    step, result, seen = head.split()
+    found: dict[Where, Page] = {}
+    for page in pages:
+        match = _PAGE.match(page)
+        if match is None:
+            raise ValueError(f"the runner printed '{page}'")
+        process, number, pagemap, count, flags = match.groups()
+        where = int(process), int(number)
+        found[where] = real_page(int(pagemap, 16), int(count), int(flags, 16))
+    return Ran(int(step), -int(result), int(seen), found)

@@ -1,0 +1,243 @@
+"""From a test to programs whose every step has a lever, and from those to the runner's words.
+
+A test is rewritten before it is predicted and run, so that model and kernel do the same: a raw
+`get` or `pin` becomes the call that takes one with the same FOLL_ flags on that kernel, reclaim of
+a page becomes MADV_PAGEOUT by the process that maps it, and each `maybe` becomes two programs.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Final
+
+from pageherd.litmus.syntax import KERNEL, Group, PageOf, Step, Test, steps_of
+from pageherd.machine.verbs import FLAG_WORDS, VERBS, Kind, Result
+from pageherd.real.levers import LEVERS, NOT_STEERABLE, Lever
+from pageherd.rules.choose import Kernel
+from pageherd.search.program import Program, program_of
+
+MAX_MAYBE: Final = 6  # so many `maybe` steps make 64 programs
+CALLS: Final = {
+    "vmsplice": "vmsplice",
+    "io_uring_register": "io-uring",
+    "vfio_map_ro": "vfio-ro",
+    "vfio_map": "vfio",
+    "odirect_read": "odirect-read",
+}
+"""Verbs that take a lasting reference, with the decision point that holds their FOLL_ flags."""
+
+_PROTECTIONS: Final = {
+    "none": 0,
+    "r": mmap.PROT_READ,
+    "rw": mmap.PROT_READ | mmap.PROT_WRITE,
+}
+
+
+class NotSteerable(Exception):
+    """A step for which user space has no lever; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """A test without variants or `maybe`, whose steps all have levers; and its program."""
+
+    id: str
+    test: Test
+    program: Program
+    needs: frozenset[str]  # probes of the runner that must have succeeded
+
+    @property
+    def swap(self) -> str:
+        """`none`, `zram` or `disk`."""
+        return self.test.swap.kind if "swap" in self.needs else "none"
+
+    @property
+    def word(self) -> str:
+        """The id as the runner repeats it."""
+        return self.id.replace("/", ":")
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs its threads are placed on."""
+        return 1 + max((placement.cpu for placement in self.test.cpus), default=0)
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether steps run at the same time."""
+        return any(isinstance(part, Group) for part in self.test.body)
+
+
+def steer(test: Test, variant: str, kernel: Kernel) -> list[Steered]:
+    """The programs that stand for one variant of a test on a kernel: one, or 2^n with n `maybe`s.
+
+    Raises:
+        NotSteerable: a step has no lever.
+    """
+    if test.swap.kind == "slow":
+        raise NotSteerable(NOT_STEERABLE["writeback"])
+    if test.swap.stable_writes:
+        raise NotSteerable("no swap device at hand needs stable pages under write-back")
+    parts = tuple(_rewritten(part, test, kernel) for part in test.variant_steps(variant))
+    _check_direct_reads(tuple(steps_of(parts)))
+    _check_tees(tuple(steps_of(parts)))
+    maybes = sum(step.maybe for step in steps_of(parts))
+    if maybes > MAX_MAYBE:
+        raise NotSteerable(f"{maybes} steps under `maybe`")
+    name = test.id_of(variant)
+    return [
+        _steered(name if not number else f"{name}#{number}", test, _decided(parts, done))
+        for number, done in enumerate(product((True, False), repeat=maybes))
+    ]
+
+
+def _check_direct_reads(steps: tuple[Step, ...]) -> None:
+    """An O_DIRECT read in flight: the disk answers once, and its process cannot leave before.
+
+    Raises:
+        NotSteerable: the test does otherwise.
+    """
+    flying: dict[str, str] = {}  # reference -> the thread that takes it
+    stored: set[str] = set()
+    for step in steps:
+        name = str(step.arguments[0]) if step.arguments else ""
+        if step.verb == "odirect_read":
+            if flying:
+                raise NotSteerable("two O_DIRECT reads in flight")
+            flying[str(step.result)] = step.thread
+        elif step.verb == "read_ref" and name in flying:
+            raise NotSteerable("read_ref: a disk that stores does not load")
+        elif step.verb == "write_ref" and name in flying:
+            if name in stored:
+                raise NotSteerable("write_ref: a disk answers once")
+            stored.add(name)
+        elif step.verb == "exit" and step.thread in flying.values():
+            raise NotSteerable("exit: waits for the O_DIRECT read in flight")
+        elif step.verb == "release":
+            flying.pop(name, None)
+
+
+def _check_tees(steps: tuple[Step, ...]) -> None:
+    """Only what stands in a pipe can be duplicated by tee().
+
+    Raises:
+        NotSteerable: the test does otherwise.
+    """
+    piped = {step.result for step in steps if step.verb == "vmsplice"}
+    if any(step.verb == "tee" and step.arguments[0] not in piped for step in steps):
+        raise NotSteerable("tee: the reference is not a pipe's")
+
+
+def _steered(name: str, test: Test, parts: tuple[Step | Group, ...]) -> Steered:
+    """One program; the first `needs` are those of its levers."""
+    plain = replace(test, body=parts, variants=(), questions=())
+    needs = {LEVERS[step.verb].needs for step in steps_of(parts)} - {""}
+    needs |= {f"cpu-{placement.cpu}" for placement in test.cpus if placement.cpu}
+    return Steered(name, plain, program_of(plain, "base"), frozenset(needs))
+
+
+def _decided(parts: tuple[Step | Group, ...], done: tuple[bool, ...]) -> tuple[Step | Group, ...]:
+    """The steps with each `maybe` step done or left out."""
+    choices = iter(done)
+
+    def decide(steps: tuple[Step, ...]) -> Iterator[Step]:
+        for step in steps:
+            if not step.maybe or next(choices):
+                yield replace(step, maybe=False)
+
+    decided: list[Step | Group] = []
+    for part in parts:
+        if isinstance(part, Group):
+            decided.append(replace(part, steps=tuple(decide(part.steps))))
+        else:
+            decided += decide((part,))
+    return tuple(part for part in decided if not isinstance(part, Group) or part.steps)
+
+
+def _rewritten(part: Step | Group, test: Test, kernel: Kernel) -> Step | Group:
+    if isinstance(part, Group):
+        return replace(part, steps=tuple(_with_lever(step, test, kernel) for step in part.steps))
+    return _with_lever(part, test, kernel)
+
+
+def _with_lever(step: Step, test: Test, kernel: Kernel) -> Step:
+    """The step itself, or the call that does the same on this kernel."""
+    if step.verb in ("get", "pin"):
+        return _by_call(step, kernel)
+    if step.verb == "reclaim" and isinstance(step.arguments[0], PageOf):
+        target = step.arguments[0]
+        return replace(step, thread=target.process, verb="pageout", arguments=(target.page,))
+    if step.verb in kernel.absent():
+        raise NotSteerable(f"{step.verb}: {kernel.name} does not have it")
+    if step.verb not in LEVERS:
+        raise NotSteerable(f"{step.verb}: {NOT_STEERABLE[step.verb]}")
+    return step
+
+
+def _by_call(step: Step, kernel: Kernel) -> Step:
+    page, *rest = step.arguments
+    words = {step.verb}.union(*(flags for flags in rest if isinstance(flags, tuple)))
+    for verb, point in CALLS.items():
+        if verb not in kernel.absent() and {*kernel.of(point).split("-")} - {"fast"} == words - {
+            "fast"
+        }:
+            return replace(step, verb=verb, arguments=(page,))
+    flags = " ".join(word for word in FLAG_WORDS if word in words)
+    raise NotSteerable(f"{step.verb} {flags}".strip() + f": {NOT_STEERABLE[step.verb]}")
+
+
+# -- the runner's words --------------------------------------------------------------------------
+
+
+def encode(steered: Steered, device: str, *, repeat: int = 1, facts: bool = True) -> str:
+    """The program as the runner reads it (`c/runner.c`): numbers and the names of levers only.
+
+    `device` is the swap device, or `none`; it is turned on first unless it is on already.
+    """
+    names = steered.program.names
+    threads = [name for name in names.threads if name != KERNEL]
+    drained = int(steered.test.lru_batches == 0)
+    numbers = f"{len(names.processes)} {len(names.pages)} {repeat} {int(facts)} {drained}"
+    lines = [
+        f"swap {device}",
+        f"program {steered.word} {numbers}",
+    ]
+    for thread in threads:
+        process = names.processes.index(steered.test.process_of(thread))
+        lines.append(f"thread {process} {steered.test.cpu_of(thread)}")
+    for group, part in enumerate(steered.test.body, start=1):
+        if isinstance(part, Group):
+            lines += [_words(steered, step, group) for step in part.steps]
+        elif isinstance(part, Step):
+            lines.append(_words(steered, part, 0))
+    return "\n".join([*lines, "run\n"])
+
+
+def _words(steered: Steered, step: Step, group: int) -> str:
+    names = steered.program.names
+    lever: Lever = LEVERS[step.verb]
+    kinds = VERBS[step.verb].arguments
+    first = second = 0
+    value = -1 if step.verb == "drain" else 0  # every CPU, unless one is named
+    thread = -1 if step.thread == KERNEL else names.threads.index(step.thread)
+    if step.result and VERBS[step.verb].result is Result.REFERENCE:
+        second = names.references.index(step.result)
+    for place, (kind, argument) in enumerate(zip(kinds, step.arguments, strict=False)):
+        if isinstance(argument, PageOf):
+            first = names.processes.index(argument.process)
+            second = names.pages.index(argument.page)
+        elif kind is Kind.PROT:
+            value = _PROTECTIONS[str(argument)]
+        elif isinstance(argument, int):
+            value = argument
+        elif kind is Kind.PAGE and place:
+            second = names.pages.index(str(argument))
+        elif kind is Kind.PAGE:
+            first = names.pages.index(str(argument))
+        elif kind is Kind.PROCESS and step.verb == "fork":
+            first = names.processes.index(str(argument))
+        elif kind is Kind.REFERENCE:
+            first = names.references.index(str(argument))
+    return f"step {thread} {group} {lever.step} {first} {second} {value}"
