@@ -106,6 +106,7 @@ def _print_json(tally: Tally, arguments: Namespace) -> None:
         hung=tally.hung,
         seconds=round(tally.seconds, 3),
         boots=tally.boots,
+        accel=tally.accel,
         complaints=tally.complaints,
     )
     sys.stdout.flush()

@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pageherd.cli.main import ENVIRONMENT, FOUND, OK, UNDETERMINED, worst
 from pageherd.cli.output import compiling, console, json_line, status
@@ -32,8 +32,9 @@ def main(arguments: Namespace) -> int:
         for line in lines(verdicts, len(verdicts)):
             print(line)
     elif arguments.json:
-        for verdict in verdicts:
-            json_line(**asdict(verdict))
+        for found, report in results:
+            for verdict in found:
+                json_line(**asdict(verdict), **_about(report))
     else:
         _print_table(results, whole=not arguments.tests)
     return worst([_code(found) for found, _ in results])
@@ -56,6 +57,16 @@ def _on(name: str, chosen: list[Chosen], arguments: Namespace) -> tuple[list[Ver
     for line in report.complaints[:5]:
         print(f"pageherd: {name} said: {line}", file=sys.stderr)
     return verdicts, report
+
+
+def _about(report: Report) -> dict[str, Any]:
+    """What is needed to judge a result: how it ran, what each probe gave, what the kernel said."""
+    return {
+        "accel": report.accel,
+        "probes": report.probes.have,
+        "facts": report.probes.facts,
+        "complaints": list(report.complaints),
+    }
 
 
 def _code(verdicts: list[Verdict]) -> int:

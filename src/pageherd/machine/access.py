@@ -11,6 +11,7 @@ from pageherd.machine.state import (
     FAULT_TOUCH,
     FAULT_WRITE,
     OK,
+    PG_DIRTY,
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -21,6 +22,7 @@ from pageherd.machine.state import (
     mmap_read_lock,
     mmap_read_unlock,
     pte_of,
+    set_flag,
 )
 from pageherd.machine.watch import note_load, note_store
 
@@ -43,6 +45,8 @@ def access(s: State, t: int, k: KernelRecord) -> int:
     mmap_read_unlock(s, t, mm)
     frame = int(s.pte_to[mm, page])
     if int(s.t_fault[t]) & FAULT_TOUCH:
+        if write and (pte & PTE_DIRTY) == 0:
+            set_flag(s, frame, PG_DIRTY)  # follow_page_pte(), FOLL_TOUCH
         s.t_result[t] = OK
     elif write:
         s.pte[mm, page] = pte | PTE_DIRTY | PTE_SOFT_DIRTY

@@ -1,8 +1,9 @@
 """get_user_pages and pin_user_pages, fast and slow, and the calls that copy and let go at once.
 
 `t_mm` is the process whose memory is taken, `t_home` the one that asks, `t_foll` the FOLL_ flags
-(which the kernel's rules chose for the user-space call), `t_ref` the reference to be filled; a
-`t_ref` of NO_REF stands for a transient reference (process_vm_readv and its relatives).
+(which the kernel's rules chose for the user-space call), `t_ref` the reference to be filled,
+`t_other` who takes it, where that matters to the dirty flag; a `t_ref` of NO_REF stands for a transient reference
+(process_vm_readv and its relatives).
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from pageherd.machine.state import (
     LIVE,
     OK,
     PG_DIRTY,
+    PTE_DIRTY,
     PTE_PRESENT,
     PTE_WRITE,
+    REF_IO_URING,
     SEGV,
     VM_MAPPED,
     VM_READ,
@@ -55,6 +58,10 @@ from pageherd.machine.state import (
 from pageherd.machine.watch import note_store
 
 NO_REF: Final = 255
+
+# t_other: who takes the reference
+BY_IO_URING: Final = 1
+BY_DIRECT_IO: Final = 2  # an O_DIRECT read
 
 
 @helper
@@ -211,6 +218,8 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
             return fault_in(s, t, FAULT_WRITE)
         if (pte & PTE_WRITE) == 0 and not ask(s, t, k, FORCE, frame):
             return fault_in(s, t, FAULT_WRITE)
+        if foll & FOLL_WRITE and (pte & PTE_DIRTY) == 0 and is_anon(frame):
+            set_flag(s, frame, PG_DIRTY)  # FOLL_TOUCH, which gup-fast does not know
     remember_pte(s, t, mm, page)
     grab(s, t, k, frame)
     return steps.GUP_DONE
@@ -231,7 +240,9 @@ def gup_done(s: State, t: int, k: KernelRecord) -> int:
     unhold(s, t, HOLD_FRAME | HOLD_PIN)
     s.ref_frame[ref] = frame + 1
     s.ref_times[ref] = 1
-    s.ref_flags[ref] = foll
+    s.ref_flags[ref] = foll | (REF_IO_URING if s.t_other[t] == BY_IO_URING else 0)
+    if s.t_other[t] == BY_DIRECT_IO and is_anon(frame):
+        set_flag(s, frame, PG_DIRTY)  # bio_set_pages_dirty(), before the disk stores
     s.ref_mm[ref] = mm
     s.ref_state[ref] = 0
     s.ref_page[ref] = page + 1 if is_anon(frame) or foll & FOLL_LONGTERM else 0

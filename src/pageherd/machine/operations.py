@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from pageherd.machine import questions, steps
-from pageherd.machine.gup import FLAG_WORDS, NO_REF
+from pageherd.machine.gup import BY_DIRECT_IO, BY_IO_URING, FLAG_WORDS, NO_REF
 from pageherd.machine.state import (
     FAULT_TOUCH,
     FAULT_WRITE,
@@ -114,10 +114,10 @@ def _mlock(o: Operands) -> Operation:
     return replace(advised, then=steps.ACCESS, fault=populate)
 
 
-def _take(question: int) -> Builder:
+def _take(question: int, by: int = 0) -> Builder:
     """A call that takes a reference; the kernel's rule chooses the FOLL_ flags."""
     return lambda o: Operation(
-        steps.GUP, mm=o.mm, page=o.page, ref=o.ref, question=question, foll=o.flags
+        steps.GUP, mm=o.mm, page=o.page, other=by, ref=o.ref, question=question, foll=o.flags
     )
 
 
@@ -163,9 +163,9 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "fork": _on_page(steps.FORK_START),
         "vmsplice": _take(questions.FLAGS_VMSPLICE),
         "send_zerocopy": _take(questions.FLAGS_SEND_ZEROCOPY),
-        "odirect_read": _take(questions.FLAGS_ODIRECT_READ),
+        "odirect_read": _take(questions.FLAGS_ODIRECT_READ, BY_DIRECT_IO),
         "odirect_write": _take(questions.FLAGS_ODIRECT_WRITE),
-        "io_uring_register": _take(questions.FLAGS_IO_URING),
+        "io_uring_register": _take(questions.FLAGS_IO_URING, BY_IO_URING),
         "rdma_register": _take(questions.FLAGS_RDMA),
         "rdma_register_ro": _take(questions.FLAGS_RDMA_RO),
         "vfio_map": _take(questions.FLAGS_VFIO),

@@ -77,7 +77,9 @@ FLAGS_PTRACE_PEEK: Final = 37
 FLAGS_PTRACE_POKE: Final = 38
 FLAGS_RAW_PIN: Final = 39
 MREMAP_UNMAPS_FIRST: Final = 40
-NR_QUESTIONS: Final = 41
+IO_URING_DIRTIES: Final = 41
+MLOCK_HOLDS: Final = 42
+NR_QUESTIONS: Final = 43
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,16 @@ QUESTIONS: Final = (
     Question(
         MREMAP_UNMAPS_FIRST,
         "does mremap empty the new address before it looks at the old one?",
+        _YES_NO,
+    ),
+    Question(
+        IO_URING_DIRTIES,
+        "does unregistering an io_uring buffer mark its page dirty?",
+        _YES_NO,
+    ),
+    Question(
+        MLOCK_HOLDS,
+        "does mapping into locked memory hold a reference until a batch drains?",
         _YES_NO,
     ),
 )

@@ -139,11 +139,13 @@ def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
     s.t_value[t] = found + 1
-    if int(s.vma[mm, page]) & VM_LOCKED or ask(s, t, k, UNMAP_REFUSES, frame):
+    if int(s.vma[mm, page]) & VM_LOCKED:
         return steps.RECLAIM_CHECK  # the walk ends here
     pte = pte_of(s, mm, page)
     if pte & PTE_DIRTY:
         set_flag(s, frame, PG_DIRTY)
+    if ask(s, t, k, UNMAP_REFUSES, frame):
+        return steps.RECLAIM_CHECK  # the entry is put back, the walk ends here
     slot = int(s.frame_slot[frame]) - 1
     entry = PTE_SWAP | (pte & PTE_SOFT_DIRTY)
     if is_exclusive(s, frame) and ask(s, t, k, SWAP_EXCLUSIVE, frame):
@@ -168,11 +170,17 @@ def reclaim_check(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.RECLAIM_WRITE)
 def reclaim_write(s: State, t: int, k: KernelRecord) -> int:
-    """pageout(): a dirty page is written to its slot; a synchronous device is done at once."""
+    """pageout(): a dirty page is written to its slot; a synchronous device is done at once.
+
+    Not one that somebody else holds too (is_page_cache_freeable()): it could not be freed anyway.
+    """
     frame = int(s.t_frame[t])
     s.t_result[t] = OK
     if not has_flag(s, frame, PG_DIRTY):
         return steps.RECLAIM_REMOVE
+    if page_count(s, frame) != 2:  # the isolation's and the cache's
+        s.t_result[t] = BUSY
+        return steps.RECLAIM_PUTBACK
     clear_flag(s, frame, PG_DIRTY)
     s.slot_content[int(s.frame_slot[frame]) - 1] = s.content[frame]
     if s.swap_kind == SWAP_ZRAM:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.questions import ZERO_PIN
+from pageherd.machine.questions import IO_URING_DIRTIES, NO, ZERO_PIN
 from pageherd.machine.state import (
     FOLL_PIN,
     FOLL_WRITE,
@@ -13,6 +13,7 @@ from pageherd.machine.state import (
     OK,
     PG_DIRTY,
     REF_FORKED,
+    REF_IO_URING,
     REF_SHARED,
     SEGV,
     ask,
@@ -108,12 +109,18 @@ def share(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.RELEASE)
 def release(s: State, t: int, k: KernelRecord) -> int:
-    """put_page() or unpin_user_page(); what could be written is marked dirty first."""
+    """put_page() or unpin_user_page(); what could be written is marked dirty first.
+
+    io_uring does not: whether it does is a rule.
+    """
     if not held(s, t):
         return steps.IDLE
     ref = int(s.t_ref[t])
     frame = int(s.ref_frame[ref]) - 1
-    if int(s.ref_flags[ref]) & FOLL_WRITE:
+    flags = int(s.ref_flags[ref])
+    if flags & FOLL_WRITE and not (
+        flags & REF_IO_URING and ask(s, t, k, IO_URING_DIRTIES, frame) == NO
+    ):
         set_flag(s, frame, PG_DIRTY)
     add_references(s, t, k, ref, -int(s.ref_times[ref]))
     s.ref_frame[ref] = 0

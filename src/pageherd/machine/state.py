@@ -70,6 +70,9 @@ FOLL_FAST: Final = 32  # get_user_pages_fast and its relatives are tried first
 FOLL_COW: Final = 64  # a write fault has broken COW (until 6.0)
 FOLL_BREAK_COW: Final = 128  # 17839856fd58: the read was turned into a write
 
+# ref_flags only
+REF_IO_URING: Final = 64  # an io_uring buffer: whether letting go marks the page dirty is a rule
+
 # ref_state
 REF_FORKED: Final = 1  # a fork shared the page under a FOLL_GET write reference
 REF_SHARED: Final = 2  # handed over knowingly
@@ -80,6 +83,7 @@ HOLD_NEW: Final = 2
 HOLD_PIN: Final = 4
 HOLD_MMAP: Final = 8  # mmap_lock for reading
 BYPASSED: Final = 16  # t_frame was read from swap past the swap cache: nobody else knows it
+FOUND: Final = 32  # t_frame was in the swap cache already, and so on an LRU list
 
 # swap_kind
 SWAP_NONE: Final = 0

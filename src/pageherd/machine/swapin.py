@@ -11,6 +11,7 @@ from pageherd.machine.questions import (
     DROP_BEFORE,
     MAP_EXCLUSIVE,
     MAP_WRITABLE,
+    MLOCK_HOLDS,
     READAHEAD_DRAINS,
     SWAP_BYPASS,
     SWAPIN,
@@ -20,12 +21,14 @@ from pageherd.machine.questions import (
 from pageherd.machine.state import (
     BYPASSED,
     FAULT_WRITE,
+    FOUND,
     HOLD_FRAME,
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_WRITE,
     SWAP_ZRAM,
+    VM_LOCKED,
     add_to_swap_cache,
     alloc_frame,
     ask,
@@ -35,6 +38,7 @@ from pageherd.machine.state import (
     lru_cache_add,
     may_write,
     page_add_rmap,
+    page_ref_add,
     pte_of,
     pte_same,
     ptl_taken,
@@ -57,6 +61,7 @@ def swapin_lookup(s: State, t: int, k: KernelRecord) -> int:
     if cached == 0:
         return steps.SWAPIN_READ
     hold_frame(s, t, cached - 1)
+    s.t_held[t] = int(s.t_held[t]) | FOUND
     return steps.SWAPIN_LOCK
 
 
@@ -93,7 +98,7 @@ def give_up(s: State, t: int) -> int:
     """The entry or the page changed meanwhile: unlock, put, let the access fault again."""
     frame = int(s.t_frame[t])
     unlock_page(s, frame)
-    unhold(s, t, HOLD_FRAME | BYPASSED)
+    unhold(s, t, HOLD_FRAME | BYPASSED | FOUND)
     put_page(s, frame)
     return int(s.t_return[t])
 
@@ -138,10 +143,17 @@ def swapin_map(s: State, t: int, k: KernelRecord) -> int:
             pte |= PTE_WRITE
     page_add_rmap(s, t, k, frame, page)
     set_pte(s, mm, page, pte, frame)
-    unhold(s, t, HOLD_FRAME | BYPASSED)  # the reference is the mapping's now
+    found = (int(s.t_held[t]) & FOUND) != 0
+    unhold(s, t, HOLD_FRAME | BYPASSED | FOUND)  # the reference is the mapping's now
     if drop & DROP_AFTER:
         try_to_free_swap(s, frame)
     unlock_page(s, frame)
-    if write and (pte & PTE_WRITE) == 0:
-        return do_wp_page(s, t, k, mm, page)
-    return int(s.t_return[t])
+    if not write or pte & PTE_WRITE:
+        return int(s.t_return[t])
+    batched = found and int(s.vma[mm, page]) & VM_LOCKED and ask(s, t, k, MLOCK_HOLDS, frame)
+    if batched:
+        page_ref_add(s, frame, 1)  # mlock_folio(): until the batch drains; it decides about reuse
+    following = do_wp_page(s, t, k, mm, page)
+    if batched:
+        page_ref_add(s, frame, -1)
+    return following

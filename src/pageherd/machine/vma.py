@@ -9,12 +9,14 @@ from pageherd.machine.questions import MPROTECT_UPGRADE, MREMAP_UNMAPS_FIRST, SO
 from pageherd.machine.state import (
     COST_TLB_FLUSHES,
     FAULT_TOUCH,
+    FAULT_WRITE,
     OK,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
     PTE_WRITE,
     SEGV,
+    VM_LOCKED,
     VM_MAPPED,
     VM_READ,
     VM_SOFTDIRTY,
@@ -45,7 +47,8 @@ def mmap(s: State, t: int, k: KernelRecord) -> int:
 def mprotect(s: State, t: int, k: KernelRecord) -> int:
     """change_pte_range(): a private mapping's entries lose write access, some kernels restore it.
 
-    Asking for the protection that is already there changes nothing, as in mprotect_fixup().
+    Asking for the protection that is already there changes nothing, as in mprotect_fixup().  Locked
+    memory that becomes writable is populated for writing.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_write_lock(s, t, mm) or ptl_taken(s, t, mm):
@@ -65,6 +68,9 @@ def mprotect(s: State, t: int, k: KernelRecord) -> int:
                 if wanted & VM_WRITE and ask(s, t, k, MPROTECT_UPGRADE, int(s.pte_to[mm, page])):
                     s.pte[mm, page] = pte | PTE_WRITE
     mmap_write_unlock(s, mm)
+    if vma & (VM_LOCKED | VM_WRITE) == VM_LOCKED and vma & VM_MAPPED and wanted & VM_WRITE:
+        s.t_fault[t] = FAULT_WRITE | FAULT_TOUCH
+        return steps.ACCESS  # populate_vma_page_range()
     return steps.IDLE
 
 

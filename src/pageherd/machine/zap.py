@@ -16,8 +16,6 @@ from pageherd.machine.state import (
     DEAD,
     HOLD_FRAME,
     OK,
-    PG_DIRTY,
-    PTE_DIRTY,
     PTE_PRESENT,
     PTE_SWAP,
     SEGV,
@@ -36,7 +34,6 @@ from pageherd.machine.state import (
     pte_of,
     ptl_taken,
     put_page,
-    set_flag,
     set_pte,
     unhold,
 )
@@ -50,7 +47,10 @@ TAKE_OVER: Final = 2  # the caller goes on with mmap_lock held
 
 @step(steps.ZAP)
 def zap(s: State, t: int, k: KernelRecord) -> int:
-    """zap_pte_range(): clear one entry and drop its mapping count; the page itself is put later."""
+    """zap_pte_range(): clear one entry and drop its mapping count; the page itself is put later.
+
+    A dirty entry does not make an anonymous page dirty: other mappings have their own bit.
+    """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if page >= s.t_other[t]:
         return steps.ZAP_END
@@ -76,8 +76,6 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
     if pte & PTE_SWAP:
         free_swap_and_cache(s, t, k, to)
     elif pte & PTE_PRESENT and is_anon(to):
-        if pte & PTE_DIRTY:
-            set_flag(s, to, PG_DIRTY)
         page_remove_rmap(s, t, k, to)
         s.t_frame[t] = to
         s.t_held[t] = (

@@ -6,6 +6,7 @@ and given back as a litmus test.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final
 
-from pageherd.errors import EnvironmentFailed, PageherdError
+from pageherd.errors import PageherdError
 from pageherd.litmus.check import check
 from pageherd.litmus.format import format_test
-from pageherd.litmus.syntax import Keeps, SwapKind, Test
+from pageherd.litmus.syntax import Keeps, Step, SwapKind, Test
 from pageherd.real.follow import Divergence, Followed, follow
 from pageherd.real.generate import random_test, steerable_verbs
 from pageherd.real.observe import Sight
@@ -24,7 +25,7 @@ from pageherd.real.results import Run
 from pageherd.real.steer import NotSteerable, Steered, steer
 from pageherd.real.target import Batch, Report, Target, sight_of
 from pageherd.rules.choose import Kernel, choose, record
-from pageherd.search.edit import all_steps, tidy, with_steps
+from pageherd.search.edit import Renaming, all_steps, tidy, with_changes, with_steps
 
 BATCH: Final = 600  # programs of one boot
 SHORTEST: Final = 5
@@ -117,7 +118,7 @@ class Conform:
             test = random_test(number, length, self.verbs, swap)
             try:
                 check(test)
-                yield number, steer(test, "base", self.kernel)[0]
+                yield number, steer(test, "base", self.kernel, chosen=False)[0]
             except (NotSteerable, PageherdError):
                 pass
             number += 1
@@ -145,7 +146,7 @@ class Conform:
         tally.accel = report.accel
         tally.complaints += report.complaints
         if report.ended:
-            raise EnvironmentFailed(f"{self.target.name}: {report.ended}", report.console)
+            raise report.failure(self.target.name)
         return diverged
 
     def hold(self, steered: Steered, run: Run) -> Followed:
@@ -160,7 +161,7 @@ class Conform:
                 return
         tally.found.append(new)
 
-    # -- shrinking ------------------------------------------------------------------------------------
+    # -- shrinking ---
 
     def examine(self, seed: int, steered: Steered, first: Divergence) -> Found:
         """Run a diverging program again, and look for the smallest one that still diverges."""
@@ -186,7 +187,7 @@ class Conform:
     def program(self, test: Test) -> Steered | None:
         try:
             check(test)
-            return steer(test, "base", self.kernel)[0]
+            return steer(test, "base", self.kernel, chosen=False)[0]
         except (NotSteerable, PageherdError):
             return None
 
@@ -204,7 +205,7 @@ class Conform:
 
 
 def _smaller(test: Test) -> Iterator[Test]:
-    """Tests with fewer steps, the much smaller ones first."""
+    """Tests with fewer steps, the much smaller ones first; then with one process fewer."""
     count = len(all_steps(test))
     for width in (count // 2, count // 4, 3, 2, 1):
         for first in range(count - width, -1, -1) if width else ():
@@ -212,6 +213,17 @@ def _smaller(test: Test) -> Iterator[Test]:
             proposal = tidy(with_steps(test, gone))
             if proposal is not None and len(all_steps(proposal)) < count:
                 yield proposal
+    for fork in all_steps(test):
+        if fork.verb == "fork":
+            proposal = tidy(_without_child(test, fork))
+            if proposal is not None:
+                yield proposal
+
+
+def _without_child(test: Test, fork: Step) -> Test:
+    """The test without a fork, what the child does done by its parent."""
+    alone = Renaming({str(fork.arguments[0]): fork.thread})
+    return with_changes(test, lambda step: None if step is fork else alone.of_step(step))
 
 
 def prepare(target: Target, spec: str | None = None) -> Conform:
@@ -230,6 +242,7 @@ def prepare(target: Target, spec: str | None = None) -> Conform:
             pass
         if report.probes.missing("swap") is None:
             swaps.append(swap)
+    report.probes.have["swap"] = 0 if swaps else report.probes.have.get("swap", errno.ENODEV)
     verbs = [verb for verb in steerable_verbs(report.probes.missing) if verb not in kernel.absent()]
     return Conform(
         target,

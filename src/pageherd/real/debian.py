@@ -207,14 +207,20 @@ def verified_release(signed: bytes, suite: str, progress: Progress) -> str:
     return text
 
 
-def _signed_text(signed: bytes, suite: str) -> str:
+def cannot_verify() -> EnvironmentFailed | None:
+    """What to say if Debian's signatures cannot be checked on this machine; None if they can."""
     gpgv = shutil.which("gpgv")
-    keyrings = _keyrings()
-    if gpgv is None or not keyrings:
-        lacking = "the program gpgv" if gpgv is None else f"the keys {_KEYRINGS}/debian-archive-*"
-        raise EnvironmentFailed(
-            f"without {lacking} Debian's signature cannot be checked", _KEY_CURE
-        )
+    if gpgv is not None and _keyrings():
+        return None
+    lacking = "the program gpgv" if gpgv is None else f"the keys {_KEYRINGS}/debian-archive-*"
+    return EnvironmentFailed(f"without {lacking} Debian's signature cannot be checked", _KEY_CURE)
+
+
+def _signed_text(signed: bytes, suite: str) -> str:
+    lacking = cannot_verify()
+    if lacking is not None:
+        raise lacking
+    gpgv, keyrings = shutil.which("gpgv") or "gpgv", _keyrings()
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text"
         command = [gpgv, "--homedir", folder, "--status-fd", "1", "--output", str(text)]

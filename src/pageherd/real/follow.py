@@ -8,26 +8,21 @@ was seen, and the states that predicted otherwise are dropped.  None left: a div
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
-from pageherd.errors import ModelError
 from pageherd.litmus.format import format_step
-from pageherd.litmus.syntax import KERNEL, Step
+from pageherd.litmus.syntax import Step
 from pageherd.machine import state as st
-from pageherd.machine.drive import STEP_LIMIT, drive_begin
-from pageherd.machine.jit import ALARMS, records
 from pageherd.machine.layout import States
-from pageherd.machine.operations import Operation, encode
-from pageherd.machine.steps import BLOCKED, IDLE
+from pageherd.machine.operations import Operation
 from pageherd.machine.verbs import VERBS, Result
 from pageherd.promises.table import PROMISES
+from pageherd.real.choices import ways
 from pageherd.real.levers import LEVERS
 from pageherd.real.observe import FIELDS, Page, Sight, Where, look, model_pages
 from pageherd.real.results import Ran, Run
 from pageherd.real.steer import Steered
-from pageherd.search.program import operation_of
-from pageherd.search.store import step_checked
 from pageherd.search.verdict import plain
 
 _MAX_STATES: Final = 256
@@ -116,7 +111,7 @@ def follow(steered: Steered, run: Run, kernel: Any, sight: Sight) -> Followed:
 
 
 def result_of(steered: Steered, step: Step, ran: Ran, sight: Sight) -> int | str | None:
-    """What a step gave on the real kernel, as the model says it; None if its lever does not tell."""
+    """What a step gave on the real kernel, in the model's words; None if its lever is silent."""
     if VERBS[step.verb].result is Result.STATE:
         names = steered.program.names
         process = names.processes.index(steered.test.process_of(step.thread))
@@ -132,60 +127,16 @@ def result_of(steered: Steered, step: Step, ran: Ran, sight: Sight) -> int | str
 def _moved_on(
     steered: Steered, branch: _Branch, step: Step, operation: Operation, kernel: Any, sight: Sight
 ) -> Iterator[_Branch]:
-    """Every way in which the kernel may take this step from one state of the model.
-
-    Where LRU batches are left alone, others may have filled and so drained them before the step.
-    """
-    yield _taken(steered, branch, step, operation, kernel, sight, drained=False)
-    if steered.test.lru_batches and branch.state["frame_batch"].any():
-        yield _taken(steered, branch, step, operation, kernel, sight, drained=True)
-
-
-def _taken(
-    steered: Steered,
-    branch: _Branch,
-    step: Step,
-    operation: Operation,
-    kernel: Any,
-    sight: Sight,
-    *,
-    drained: bool,
-) -> _Branch:
+    """Every way in which the kernel may take this step from one state of the model."""
     names = steered.program.names
-    states = branch.state.copy()
-    if drained:
-        run_operation(states, operation_of(names, Step(KERNEL, "drain")), kernel)
-    broke = run_operation(states, operation, kernel)
-    gave = plain(int(states["reg"][0, 0]))
-    states["reg"][0, 0] = st.UNBOUND
-    pages = model_pages(states[0], len(names.processes), len(names.pages))
     tells = LEVERS[step.verb].returns
-    result = "present" if gave == "zero" and not sight.flags else gave
-    seen = Seen(result if tells else None, look(pages, branch.before, sight))
-    return _Branch(states, seen, gave, pages, branch.broken | broke)
-
-
-def run_operation(states: States, operation: Operation, kernel: Any) -> frozenset[str]:
-    """Run one operation of the model to its end; its result is in register 0.
-
-    Returns the promises that it broke.
-
-    Raises:
-        ModelError: the machine cannot answer.
-    """
-    ops = encode([replace(operation, register=1)])
-    drive_begin(records(states), 0, records(kernel), records(ops), 0)
-    bits = 0
-    for _ in range(STEP_LIMIT):
-        states["broke"][0] = 0
-        following = int(step_checked(records(states), 0, records(kernel), operation.thread))
-        alarm = int(states["alarm"][0])
-        if alarm:
-            raise ModelError(ALARMS.get(alarm, "a rule failed"), alarm)
-        bits |= int(states["broke"][0])
-        if following in (IDLE, BLOCKED):
-            break
-    return frozenset(promise.name for promise in PROMISES if bits >> promise.number & 1)
+    for states, broke in ways(steered, branch.state, step, operation, kernel):
+        gave = plain(int(states["reg"][0, 0]))
+        states["reg"][0, 0] = st.UNBOUND
+        pages = model_pages(states[0], len(names.processes), len(names.pages))
+        result = "present" if gave == "zero" and not sight.flags else gave
+        seen = Seen(result if tells else None, look(pages, branch.before, sight))
+        yield _Branch(states, seen, gave, pages, branch.broken | broke)
 
 
 def _key(seen: Seen) -> tuple[Any, ...]:

@@ -25,6 +25,7 @@ WEIGHTS: Final = {
     "fork": 8,
     "exit": 3,
     "pageout": 12,
+    "reclaim": 3,
     "vmsplice": 7,
     "io_uring_register": 7,
     "odirect_read": 2,
@@ -94,7 +95,7 @@ class _Program:
         default_factory=lambda: [
             Step("P", "mmap", ("a",)),
             Step("P", "mmap", ("b",)),
-            Step("P", "write", ("a",) + (1,)),
+            Step("P", "write", ("a", 1)),
         ]
     )
 
@@ -144,6 +145,8 @@ class _Program:
             pages = [page for page in PAGES if page not in before]
             return self.rng.choices(pages, [3, 1][: len(pages)])[0]
         if kind is Kind.REMOTE:
+            return PageOf(self.rng.choice(self.alive), self.rng.choices(PAGES, [3, 1])[0])
+        if kind is Kind.FRAME:
             return PageOf(self.rng.choice(self.alive), self.rng.choices(PAGES, [3, 1])[0])
         if kind is Kind.REFERENCE:
             return self.rng.choice(self.held) if self.held else None

@@ -6,6 +6,7 @@ that was observed; a condition is judged by the values that the real kernel gave
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,8 +70,8 @@ def run_tests(
     Raises:
         EnvironmentFailed: the kernel could not be started.
     """
-    cases = [_case(one, kernel) for one in chosen]
     table = record(kernel)
+    cases = [_case(one, kernel, table) for one in chosen]
     for concurrent in (False, True):
         part = [c for c in cases if c.programs and c.programs[0].concurrent == concurrent]
         programs = [program for case in part for program in case.programs]
@@ -82,11 +83,28 @@ def run_tests(
         yield _verdict(case, target, kernel, table, report)
 
 
-def _case(chosen: Chosen, kernel: Kernel) -> _Case:
+def _case(chosen: Chosen, kernel: Kernel, table: Any) -> _Case:
     try:
-        return _Case(chosen, steer(chosen.test, chosen.variant, kernel))
+        programs = steer(chosen.test, chosen.variant, kernel)
+        if not _faithful(chosen, programs, table):
+            programs = steer(chosen.test, chosen.variant, kernel, chosen=False)
+        return _Case(chosen, programs)
     except NotSteerable as reason:
         return _Case(chosen, reason=f"not steerable: {reason}")
+
+
+def _faithful(chosen: Chosen, programs: Sequence[Steered], table: Any) -> bool:
+    """Whether programs that page out give the endings of a test that reclaims."""
+    test, variant = chosen.test, chosen.variant
+    if all(step.verb != "reclaim" for step in steps_of(test.variant_steps(variant))):
+        return True
+    written = explore_program(program_of(test, variant), table)
+    explored = [explore_program(program.program, table) for program in programs]
+    return _endings([written]) == _endings(explored)
+
+
+def _endings(explored: Sequence[Exploration]) -> set[tuple[tuple[str, int], ...]]:
+    return {tuple(end.registers.items()) for one in explored for end in one.outcomes}
 
 
 def _run(
@@ -135,18 +153,12 @@ def _verdict(case: _Case, target: Target, kernel: Kernel, table: Any, report: Re
 
     if case.reason:
         return verdict("skip", case.reason)
-    missing = [
-        text
-        for probe in sorted(set().union(*(program.needs for program in case.programs)))
-        if (text := report.probes.missing(probe)) is not None
-    ]
+    missing = _missing(case, report)
     if missing:
         return verdict("skip", f"missing: {', '.join(missing)}")
     if any(not runs or any(run.ending != "end" for run in runs) for runs in case.runs):
         return verdict("error", _how_it_ended(case, report))
     explored = [explore_program(program.program, table) for program in case.programs]
-    if not _faithful(case, explored, table):
-        return verdict("skip", "not steerable: MADV_PAGEOUT does not do here what kswapd would")
     expected = _predicted(explored)
     if case.programs[0].concurrent:
         endings = [
@@ -187,6 +199,16 @@ def _verdict(case: _Case, target: Target, kernel: Kernel, table: Any, report: Re
     )
 
 
+def _missing(case: _Case, report: Report) -> list[str]:
+    """What its programs need and the kernel does not have; each had a swap device of its own."""
+    needs = sorted(set().union(*(program.needs for program in case.programs)) - {"swap"})
+    found = [text for probe in needs if (text := report.probes.missing(probe)) is not None]
+    errors = {run.no_swap for runs in case.runs for run in runs if run.no_swap}
+    if any("swap" in program.needs for program in case.programs):
+        found += [f"swap: {errno.errorcode.get(error, error)}" for error in sorted(errors)]
+    return found
+
+
 def _how_it_ended(case: _Case, report: Report) -> str:
     for program, runs in zip(case.programs, case.runs, strict=True):
         for run in runs:
@@ -194,19 +216,6 @@ def _how_it_ended(case: _Case, report: Report) -> str:
                 step = program.program.steps[min(len(run.steps), len(program.program.steps) - 1)]
                 return f"'{step.thread}: {step.verb}' did not return"
     return report.ended or "its processes could not be ended"
-
-
-def _faithful(case: _Case, explored: Sequence[Exploration], table: Any) -> bool:
-    """Whether the model gives the programs with levers the endings of the test as it is written."""
-    test, variant = case.chosen.test, case.chosen.variant
-    if all(step.verb != "reclaim" for step in steps_of(test.variant_steps(variant))):
-        return True
-    written = explore_program(program_of(test, variant), table)
-    return _endings([written]) == _endings(explored)
-
-
-def _endings(explored: Sequence[Exploration]) -> set[tuple[tuple[str, int], ...]]:
-    return {tuple(end.registers.items()) for one in explored for end in one.outcomes}
 
 
 def _predicted(explored: Sequence[Exploration]) -> dict[str, Any]:

@@ -23,14 +23,15 @@ def lines(verdicts: Iterable[Verdict], count: int) -> Iterator[str]:
             broken = ", ".join(verdict.observed.get("promises", ())) or "a condition"
             yield f"# {_clean(f'broken: {broken}; as the model of {verdict.kernel} predicts')}"
         if verdict.result == "skip":
-            yield f"ok {number} {name} # SKIP {_clean(verdict.reason)}"
+            yield f"ok {number} {name} # SKIP {_clean(verdict.reason)}".rstrip()
         elif verdict.result == "pass":
             yield f"ok {number} {name}"
         else:
-            reason = f" # {_clean(verdict.reason)}" if verdict.result == "error" else ""
-            yield f"not ok {number} {name}{reason}"
+            reason = f" # ERROR {_clean(verdict.reason)}" if verdict.result == "error" else ""
+            yield f"not ok {number} {name}{reason}".rstrip()
 
 
 def _clean(text: str) -> str:
-    """One line without the character that begins a directive."""
-    return re.sub(r"\s+", " ", text).replace("#", "no. ").strip()
+    """One printable line without the character that begins a directive."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return re.sub(r"\s+", " ", printable.replace("#", "no. ")).strip()

@@ -84,6 +84,16 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
         needs="soft-dirty",
         config="MEM_SOFT_DIRTY",
     ),
+    Lever(
+        "reclaim",
+        "reclaim",
+        "memory.reclaim, memory.high or memory.force_empty of a cgroup: of everything in it",
+        needs="cgroup-reclaim",
+        config="MEMCG, SWAP",
+        since="2.6.25",
+        privilege="root",
+        returns=False,
+    ),
     Lever("pagemap", "pagemap", "/proc/PID/pagemap"),
     Lever("fork", "fork", "fork()"),
     Lever("exit", "exit", "_exit()", returns=False),
@@ -129,11 +139,10 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
 NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
     {
         "send_zerocopy": "the network stack decides when it lets go of a MSG_ZEROCOPY page",
-        "odirect_write": "a disk reads the page at once; nothing can look through the reference later",
+        "odirect_write": "a disk reads the page at once; nothing looks through the reference later",
         "rdma_register": "needs an RDMA device",
         "rdma_register_ro": "needs an RDMA device",
         "writeback": "the end of write-back to a real device cannot be held back",
-        "reclaim": "only a page that one process maps can be chosen for reclaim",
         "get": "no call of this kernel takes a lasting reference with these FOLL_ flags",
         "pin": "no call of this kernel takes a lasting pin with these FOLL_ flags",
     }

@@ -12,6 +12,7 @@ kpageflags say of its frame.  The model's state is put into the same words here,
 | mapcount | /proc/kpagecount | the entries that map the frame |
 | alone | pagemap bit 56: mapped exactly once (not anon-exclusive) | mapcount is 1 |
 | cached | kpageflags SWAPCACHE | `frame_slot` |
+| dirty | kpageflags DIRTY | `PG_DIRTY` |
 | exclusive | kpageflags bit 34, PG_anon_exclusive from 5.19 on | `PG_EXCLUSIVE` |
 | soft_dirty | pagemap bit 55 | `PTE_SOFT_DIRTY` or `VM_SOFTDIRTY` |
 """
@@ -32,6 +33,7 @@ SOFT_DIRTY_BIT: Final = 55
 FRAME_MASK: Final = (1 << 55) - 1
 
 # include/uapi/linux/kernel-page-flags.h, and the owner-2 bit (v6.12; MAPPEDTODISK before)
+KPF_DIRTY: Final = 4
 KPF_SWAPCACHE: Final = 13
 KPF_KSM: Final = 21
 KPF_ZERO_PAGE: Final = 24
@@ -53,6 +55,7 @@ class Page:
     mapcount: int | None = None
     alone: bool | None = None
     cached: bool | None = None
+    dirty: bool | None = None
     exclusive: bool | None = None
     soft_dirty: bool | None = None
     moved: bool | None = None
@@ -82,6 +85,7 @@ class Sight:
             slot=page.slot if self.frames else None,
             mapcount=page.mapcount if self.counts else None,
             cached=page.cached if self.flags else None,
+            dirty=page.dirty if self.flags else None,
             exclusive=page.exclusive if self.exclusive else None,
             soft_dirty=page.soft_dirty if self.soft_dirty else None,
         )
@@ -102,6 +106,7 @@ def real_page(pagemap: int, count: int, flags: int) -> Page:
         mapcount=count,
         alone=bool(pagemap >> ALONE_BIT & 1),
         cached=bool(flags >> KPF_SWAPCACHE & 1),
+        dirty=bool(flags >> KPF_DIRTY & 1),
         exclusive=bool(flags >> KPF_ANON_EXCLUSIVE & 1),
         soft_dirty=soft_dirty,
     )
@@ -124,6 +129,7 @@ def model_page(s: State, mm: int, page: int) -> Page:
         mapcount=mapcount,
         alone=mapcount == 1,
         cached=bool(s["frame_slot"][to]),
+        dirty=bool(int(s["page_flags"][to]) & st.PG_DIRTY),
         exclusive=bool(int(s["page_flags"][to]) & st.PG_EXCLUSIVE),
         soft_dirty=soft_dirty,
     )

@@ -42,6 +42,7 @@ class Run:
     id: str
     steps: list[Ran] = field(default_factory=list)
     ending: Ending = "missing"
+    no_swap: int = 0  # why its swap device could not be turned on: an error number; 0: it was
 
 
 @dataclass(slots=True)
@@ -64,14 +65,15 @@ _PAGE: Final = re.compile(r"(\d+)\.(\d+) ([0-9a-f]+) (-?\d+) ([0-9a-f]+)$")
 def read(lines: Iterator[str], probes: Probes) -> Iterator[Run]:
     """The runs in the lines that a runner printed, as they come; probes go into `probes`."""
     run: Run | None = None
+    no_swap = 0
     for line in lines:
         word, _, rest = line.strip().partition(" ")
         if word == "program":
-            run = Run(rest)
+            run = Run(rest, no_swap=no_swap)
         elif word == "again" and run is not None:
             run.ending = "end"
             yield run
-            run = Run(run.id)
+            run = Run(run.id, no_swap=no_swap)
         elif word == "step" and run is not None:
             run.steps.append(_step(rest))
         elif word == "hang" and run is not None:
@@ -87,7 +89,7 @@ def read(lines: Iterator[str], probes: Probes) -> Iterator[Run]:
             name, _, error = rest.partition(" ")
             probes.have[name] = int(error)
         elif word == "swap":
-            probes.have["swap"] = -int(rest)
+            no_swap = probes.have["swap"] = -int(rest)
         elif word == "fact":
             name, _, value = rest.partition(" ")
             probes.facts[name] = value

@@ -70,8 +70,11 @@ class Steered:
         return any(isinstance(part, Group) for part in self.test.body)
 
 
-def steer(test: Test, variant: str, kernel: Kernel) -> list[Steered]:
+def steer(test: Test, variant: str, kernel: Kernel, *, chosen: bool = True) -> list[Steered]:
     """The programs that stand for one variant of a test on a kernel: one, or 2^n with n `maybe`s.
+
+    Reclaim of a page is MADV_PAGEOUT by its process, which can choose the page but skips one that
+    two processes map; if not `chosen` it is reclaim of all that the processes have.
 
     Raises:
         NotSteerable: a step has no lever.
@@ -80,7 +83,7 @@ def steer(test: Test, variant: str, kernel: Kernel) -> list[Steered]:
         raise NotSteerable(NOT_STEERABLE["writeback"])
     if test.swap.stable_writes:
         raise NotSteerable("no swap device at hand needs stable pages under write-back")
-    parts = tuple(_rewritten(part, test, kernel) for part in test.variant_steps(variant))
+    parts = tuple(_rewritten(part, kernel, chosen) for part in test.variant_steps(variant))
     _check_direct_reads(tuple(steps_of(parts)))
     _check_tees(tuple(steps_of(parts)))
     maybes = sum(step.maybe for step in steps_of(parts))
@@ -156,17 +159,18 @@ def _decided(parts: tuple[Step | Group, ...], done: tuple[bool, ...]) -> tuple[S
     return tuple(part for part in decided if not isinstance(part, Group) or part.steps)
 
 
-def _rewritten(part: Step | Group, test: Test, kernel: Kernel) -> Step | Group:
+def _rewritten(part: Step | Group, kernel: Kernel, chosen: bool) -> Step | Group:
     if isinstance(part, Group):
-        return replace(part, steps=tuple(_with_lever(step, test, kernel) for step in part.steps))
-    return _with_lever(part, test, kernel)
+        return replace(part, steps=tuple(_with_lever(step, kernel, chosen) for step in part.steps))
+    return _with_lever(part, kernel, chosen)
 
 
-def _with_lever(step: Step, test: Test, kernel: Kernel) -> Step:
+def _with_lever(step: Step, kernel: Kernel, chosen: bool) -> Step:
     """The step itself, or the call that does the same on this kernel."""
     if step.verb in ("get", "pin"):
         return _by_call(step, kernel)
-    if step.verb == "reclaim" and isinstance(step.arguments[0], PageOf):
+    chosen = chosen and "pageout" not in kernel.absent()
+    if step.verb == "reclaim" and chosen and isinstance(step.arguments[0], PageOf):
         target = step.arguments[0]
         return replace(step, thread=target.process, verb="pageout", arguments=(target.page,))
     if step.verb in kernel.absent():

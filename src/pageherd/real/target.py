@@ -18,19 +18,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import IO, Final, TypeAlias
 
 from pageherd.errors import EnvironmentFailed, RuleError
 from pageherd.real import images, vm
 from pageherd.real.compile import SOURCES, compile_static
+from pageherd.real.host_swap import swap_devices
 from pageherd.real.observe import Sight
 from pageherd.real.results import Probes, Run, read
 from pageherd.real.steer import Steered, encode
 from pageherd.rules import kernels
 
 HOST: Final = "host"
+NO_DEVICE: Final = "missing"  # where there is no swap device of the kind: it cannot be turned on
 IDLE_SECONDS: Final = 60.0  # no line for so long: the runner hangs
-SWAP_BYTES: Final = 16 << 20
+_CONSOLE_LINES: Final = 12  # that are shown when a kernel dies
+_FACTS: Final = {
+    "page_cluster": "/proc/sys/vm/page-cluster",
+    "swappiness": "/proc/sys/vm/swappiness",
+    "lru_gen": "/sys/kernel/mm/lru_gen/enabled",
+    "thp": "/sys/kernel/mm/transparent_hugepage/enabled",
+    "ksm": "/sys/kernel/mm/ksm/run",
+    "numa_balancing": "/proc/sys/kernel/numa_balancing",
+    "cpus": "/sys/devices/system/cpu/online",
+}
 Words: TypeAlias = Callable[[dict[str, str]], str]
 """From swap devices, by kind, to what the runner reads."""
 
@@ -57,6 +68,11 @@ class Report:
     accel: str = ""
     boot_seconds: float = 0.0
 
+    def failure(self, what: str) -> EnvironmentFailed:
+        """What to raise if the batch cannot be used: why it ended, and the kernel's last words."""
+        said = "\n   ".join(self.console.splitlines()[-_CONSOLE_LINES:])
+        return EnvironmentFailed(f"{what}: {self.ended}", said and f"it said:\n   {said}")
+
 
 class Target(ABC):
     """A real kernel that programs can be run on."""
@@ -76,8 +92,9 @@ class Target(ABC):
         """
 
         def words(devices: dict[str, str]) -> str:
+            known = {"none": "none", **devices}
             return "".join(
-                encode(p, devices.get(p.swap, "none"), repeat=batch.repeat, facts=batch.facts)
+                encode(p, known.get(p.swap, NO_DEVICE), repeat=batch.repeat, facts=batch.facts)
                 for p in batch.programs
             )
 
@@ -85,9 +102,7 @@ class Target(ABC):
         with contextlib.closing(self.lines(words, cpus, report)) as lines:
             yield from read(lines, report.probes)
         if not report.probes.release:
-            raise EnvironmentFailed(
-                f"nothing came from {self.name}: {report.ended}", report.console
-            )
+            raise report.failure(f"nothing came from {self.name}")
 
     def kernel(self) -> str:
         """The row of the table of kernels whose rules this kernel should have."""
@@ -148,9 +163,8 @@ class Host(Target):
     def lines(self, programs: Words, cpus: int, report: Report) -> Generator[str]:
         """Run the runner as a child; it is killed with everything it started if we stop early."""
         runner = compile_static(SOURCES / "runner.c")
-        with _swap_devices() as devices, tempfile.TemporaryFile("w+") as given:
-            given.write(programs(devices))
-            given.seek(0)
+        report.probes.facts.update(_facts())
+        with swap_devices() as swap, _temporary(programs(swap.paths)) as given:
             process = subprocess.Popen(
                 [runner],
                 stdin=given,
@@ -158,15 +172,38 @@ class Host(Target):
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                start_new_session=True,
+                start_new_session=True,  # Ctrl-C is for us, who tell the runner to stop
+                pass_fds=[] if swap.lock is None else [swap.lock],
             )
             try:
                 yield from _with_limit(process, report)
             finally:
                 _end(process)
-            if process.returncode:
-                errors = process.stderr.read() if process.stderr else ""
-                report.ended = report.ended or f"the runner failed: {errors.strip()[:500]}"
+            report.ended = report.ended or _failure(process)
+
+
+def _facts() -> dict[str, str]:
+    """What decides how this kernel treats pages; c/init.c tells the same of a guest."""
+    found = {"uname": " ".join(part for i, part in enumerate(os.uname()) if i != 1)}  # no name
+    for name, path in _FACTS.items():
+        with contextlib.suppress(OSError):
+            found[name] = Path(path).read_text().strip().partition("\n")[0]
+    return found
+
+
+@contextlib.contextmanager
+def _temporary(text: str) -> Iterator[IO[str]]:
+    """An unnamed file with this text, to be read from its beginning."""
+    with tempfile.TemporaryFile("w+") as file:
+        try:
+            file.write(text)
+            file.seek(0)
+        except OSError as error:
+            raise EnvironmentFailed(
+                f"cannot write {len(text) >> 10} KiB to {tempfile.gettempdir()}: {error.strerror}",
+                "make room there, or name another folder in TMPDIR",
+            ) from error
+        yield file
 
 
 def _with_limit(process: subprocess.Popen[str], report: Report) -> Iterator[str]:
@@ -192,6 +229,16 @@ def _with_limit(process: subprocess.Popen[str], report: Report) -> Iterator[str]
         yield line
 
 
+def _failure(process: subprocess.Popen[str]) -> str:
+    """Why a runner did not end as it should; "" if it did."""
+    if not process.returncode:
+        return ""
+    if process.returncode < 0:
+        return f"the runner was killed ({signal.Signals(-process.returncode).name})"
+    errors = process.stderr.read() if process.stderr else ""
+    return f"the runner ended with {process.returncode}: {errors.strip()[:500]}"
+
+
 def _end(process: subprocess.Popen[str]) -> None:
     """Let the runner clean up (swap off, processes gone); kill it if it does not."""
     if process.poll() is None:
@@ -201,23 +248,6 @@ def _end(process: subprocess.Popen[str]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-@contextlib.contextmanager
-def _swap_devices() -> Iterator[dict[str, str]]:
-    """Devices for the host to swap on while tests run: an idle zram, and a small file."""
-    devices: dict[str, str] = {}
-    if os.geteuid() != 0:
-        yield devices
-        return
-    for size in sorted(Path("/sys/block").glob("zram*/disksize")):
-        if size.read_text().strip() == "0":
-            devices["zram"] = f"/dev/{size.parent.name}"
-            break
-    with tempfile.NamedTemporaryFile(prefix="pageherd-swap-", dir="/var/tmp") as file:
-        os.posix_fallocate(file.fileno(), 0, SWAP_BYTES)
-        devices["disk"] = file.name
-        yield devices
 
 
 class Vm(Target):
@@ -235,10 +265,9 @@ class Vm(Target):
         lines: queue.Queue[str | BaseException | None] = queue.Queue()
         stop = threading.Event()
 
-        def deliver(line: str) -> None:
+        def look_up() -> None:
             if stop.is_set():
                 raise _Stopped
-            lines.put(line)
 
         def boot() -> None:
             try:
@@ -246,7 +275,8 @@ class Vm(Target):
                     self.image,
                     compile_static(SOURCES / "runner.c"),
                     programs=programs(self.DEVICES).encode(),
-                    on_line=deliver,
+                    on_line=lines.put,
+                    on_wait=look_up,
                     idle_timeout=IDLE_SECONDS,
                     cpus=cpus,
                 )

@@ -48,6 +48,7 @@ _MAX_CONSOLE_LINE: Final = 1000
 _SCRATCH_BYTES: Final = 64 << 20
 _PROBE_SECONDS: Final = 15.0
 _END_SECONDS: Final = 10.0  # from the last record to QEMU's exit
+_WAIT_SECONDS: Final = 0.2  # between two calls of `on_wait`, at most
 
 _PARAMETERS: Final = (
     "console=ttyS0",
@@ -204,6 +205,7 @@ def run(
     programs: bytes = b"",
     *,
     on_line: Callable[[str], None] = lambda line: None,
+    on_wait: Callable[[], None] = lambda: None,
     boot_timeout: float = 120.0,
     idle_timeout: float = 60.0,
     total_timeout: float = 3600.0,
@@ -216,10 +218,11 @@ def run(
 
     Each line of its standard output is given to `on_line` as it comes; its standard error goes to
     the console.  `parameters` are added to the kernel's command line.  Memory is split over two
-    nodes, so that pages can be migrated.
+    nodes, so that pages can be migrated.  `on_wait` is called some times each second; it may raise
+    to end the run.
 
     Raises `EnvironmentFailed` if QEMU is missing or will not start, `KeyboardInterrupt` and what
-    `on_line` raises as they come; in each case the guest is gone.
+    `on_line` and `on_wait` raise as they come; in each case the guest is gone.
     """
     if len(programs) > memory_mib << 18:
         raise EnvironmentFailed(
@@ -239,7 +242,7 @@ def run(
     ):
         command = _command(image, chosen, cpus, memory_mib, parameters, initrd, scratch)
         with _started(qemu, command, [initrd, scratch]) as (process, ports):
-            why = _listen(process, ports, guest, began, limits)
+            why = _listen(process, ports, guest, began, limits, on_wait)
     if why == "exit" and not guest.console and guest.exit_status is None:
         raise _failed_to_start(qemu, process.returncode, guest)
     return _result(guest, why, process.returncode, chosen, began)
@@ -382,6 +385,7 @@ def _listen(
     guest: _Guest,
     began: float,
     limits: _Limits,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> _End:
     """Hear the guest out, until QEMU closes everything or a time is over: which it was."""
     assert process.stdout is not None
@@ -400,7 +404,8 @@ def _listen(
             now = time.monotonic()
             if now >= limit:
                 return why
-            for key, _ in selector.select(limit - now):
+            on_wait()
+            for key, _ in selector.select(min(limit - now, _WAIT_SECONDS)):
                 data = _read(key.fd)
                 if data:
                     streams[key.fd].feed(data)

@@ -17,7 +17,7 @@ from pageherd.machine.state import (
     FOLL_PIN,
     FOLL_WRITE,
 )
-from pageherd.rules.base import decision_point
+from pageherd.rules.base import decision_point, no, yes
 
 CALLS: Final = {
     "vmsplice": (q.FLAGS_VMSPLICE, "vmsplice_to_pipe, iter_to_pipe"),
@@ -63,3 +63,9 @@ def _declare() -> None:
 
 
 _declare()
+
+RELEASE = decision_point(
+    "io-uring-release", q.IO_URING_DIRTIES, kernel_function="io_release_ubuf, io_buffer_unmap"
+)
+RELEASE.group("clean", "unpin_user_page; v5.1 to v7.3, nothing marks the page dirty", no)
+RELEASE.group("dirty", "unpin_user_pages_dirty_lock, as VFIO and RDMA do; the cure", yes)

@@ -96,6 +96,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "soft-dirty-skips": "nothing",
             "zero-pin": "counted",
             "mremap-checks": "late",
+            "io-uring-release": "dirty",
+            "mlock-batch": "none",
             "counting": "exact",
             **_GET_ERA,
         },
@@ -112,9 +114,9 @@ ROWS: Final[tuple[Row, ...]] = (
     Row(
         "linux-5.8",
         "mainline v5.8 (2020)",
-        "as 4.19.y, with FOLL_PIN for long-term users",
+        "as 4.19.y, with FOLL_PIN for long-term users, and io_uring",
         "linux-4.19.y",
-        _PIN_ERA,
+        {**_PIN_ERA, "io-uring-release": "clean"},
         absent=_NO_POPULATE,
     ),
     Row(
@@ -143,6 +145,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "swapin-drop": "before-write",
             "copy-drops-swap": "yes",
             "mremap-checks": "first",
+            "mlock-batch": "holds",
         },
     ),
     Row(

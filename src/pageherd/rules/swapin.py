@@ -14,6 +14,7 @@ from pageherd.machine.questions import (
     MAP_EXCLUSIVE,
     MAP_READ_ONLY,
     MAP_WRITABLE,
+    MLOCK_HOLDS,
     NO,
     READAHEAD_DRAINS,
     SWAP_BYPASS,
@@ -162,3 +163,7 @@ READAHEAD = decision_point(
 )
 READAHEAD.group("no", "swap_cluster_readahead; v7.3", no)
 READAHEAD.group("yes", "swap_cluster_readahead, lru_add_drain; until v7.2", yes)
+
+MLOCK = decision_point("mlock-batch", MLOCK_HOLDS, kernel_function="mlock_folio, mlock_vma_folio")
+MLOCK.group("none", "mlock_vma_page; until v5.17", no)
+MLOCK.group("holds", "mlock_folio, mlock_page; v5.18 (2fbb0c10d1e8)", yes)

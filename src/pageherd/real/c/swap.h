@@ -1,11 +1,12 @@
 /* One swap device at a time: a block device or file that the runner formats and turns on. */
 
 static char swap_device[128];
+static char swap_label[16]; /* goes into the header, so that a device left on can be recognized */
 
 /* The header that mkswap writes: version 1 in the first page, the magic in its last ten bytes. */
 static int swap_format(const char *device)
 {
-	struct { uint32_t version, last_page, nr_bad; } head = { 1, 0, 0 };
+	struct { uint32_t version, last_page, nr_bad; char uuid[16], label[16]; } head = { .version = 1 };
 	size_t page = sysconf(_SC_PAGESIZE);
 	int fd = open(device, O_RDWR | O_CLOEXEC), error = 0;
 	char *first = calloc(1, page);
@@ -15,6 +16,7 @@ static int swap_format(const char *device)
 		return -errno;
 	size = lseek(fd, 0, SEEK_END);
 	head.last_page = size / page - 1;
+	memcpy(head.label, swap_label, sizeof(head.label));
 	memcpy(first + 1024, &head, sizeof(head));
 	memcpy(first + page - 10, "SWAPSPACE2", 10);
 	if (size < (off_t)(10 * page))
@@ -39,8 +41,13 @@ static int swap_zram(const char *device, const char *file, const char *text)
 
 static int swap_stop(void)
 {
-	int error = swap_device[0] && swapoff(swap_device) ? -errno : 0;
+	int error = 0;
 
+	do { /* a signal interrupts it */
+		error = swap_device[0] && swapoff(swap_device) ? -errno : 0;
+	} while (error == -EINTR);
+	if (error == -EINVAL)
+		error = 0; /* it is off already */
 	if (!error && swap_device[0])
 		error = swap_zram(swap_device, "reset", "1");
 	if (!error)
@@ -48,7 +55,7 @@ static int swap_stop(void)
 	return error;
 }
 
-/* Swap on `device` from now on; the device `none`: no swap. */
+/* Swap on `device` from now on, before any other; the device `none`: not on one of ours. */
 static int swap_start(const char *device)
 {
 	int error;
@@ -59,12 +66,15 @@ static int swap_start(const char *device)
 	if (error || !strcmp(device, "none"))
 		return error;
 	error = swap_zram(device, "disksize", "67108864");
-	if (!error)
-		error = swap_format(device);
 	if (error)
 		return error;
-	if (swapon(device, 0))
-		return -errno;
+	error = swap_format(device);
+	if (!error && swapon(device, SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK))
+		error = -errno;
+	if (error) {
+		swap_zram(device, "reset", "1");
+		return error;
+	}
 	snprintf(swap_device, sizeof(swap_device), "%s", device);
 	return 0;
 }

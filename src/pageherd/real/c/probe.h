@@ -1,0 +1,92 @@
+/* What this kernel and this user can do: everything is tried once, no version is believed. */
+
+static void report(const char *what, int error)
+{
+	printf("have %s %d\n", what, error);
+	fflush(stdout); /* if the next probe hangs, it is known which */
+}
+
+static void report_cpu(int cpu)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "cpu-%d", cpu);
+	report(name, cpu < nr_cpus ? 0 : ENODEV);
+}
+
+/* Whether clearing soft-dirty bits clears them; the file is there without CONFIG_MEM_SOFT_DIRTY. */
+static int soft_dirty_works(int pagemap)
+{
+	uint64_t word = 0;
+	int error = -write_file("/proc/self/clear_refs", "4");
+
+	if (error)
+		return error;
+	word = entry_at(pagemap, scratch);
+	if (word >> 55 & 1)
+		return EOPNOTSUPP;
+	*(volatile char *)scratch = 2;
+	word = entry_at(pagemap, scratch);
+	return word >> 55 & 1 ? 0 : EOPNOTSUPP;
+}
+
+/* Whether /proc/PID/mem writes where the mapping forbids it (CONFIG_PROC_MEM_ALWAYS_FORCE). */
+static int forced_write_works(void)
+{
+	void *page = mmap(NULL, page_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC), error = 0;
+
+	if (fd < 0 || page == MAP_FAILED)
+		return errno;
+	if (pwrite(fd, "x", 1, (off_t)page) != 1)
+		error = errno;
+	close(fd);
+	munmap(page, page_size);
+	return error;
+}
+
+/* Try everything once and say what is there: 0, or the errno that tells what is missing. */
+static void probe(void)
+{
+	struct utsname name;
+	uint64_t word = 0;
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), error = 0;
+
+	uname(&name);
+	printf("release %s\n", name.release);
+	for (int cpu = 1; cpu < MAX_CPUS; cpu++)
+		report_cpu(cpu);
+	kpagecount = open("/proc/kpagecount", O_RDONLY | O_CLOEXEC);
+	report("kpagecount", kpagecount < 0 ? errno : 0);
+	kpageflags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	report("kpageflags", kpageflags < 0 ? errno : 0);
+	*(volatile char *)scratch = 1;
+	if (!ask(pagemap, (uintptr_t)scratch / page_size * sizeof(word), &word))
+		report("pagemap", errno);
+	else
+		report("pagemap", word & FRAME_MASK ? 0 : EPERM);
+	report("pageout", madvise(scratch, page_size, MADV_PAGEOUT) ? errno : 0);
+	report("populate", madvise(scratch, page_size, MADV_POPULATE_READ) ? errno : 0);
+	report("soft-dirty", soft_dirty_works(pagemap));
+	report("forced-writes", forced_write_works());
+	for (int i = 0; i < MAX_REFERENCES && !error; i++)
+		error = pipe_open(&pipes[i]) ? errno : pipe_open(&asides[i]) ? errno : 0;
+	for (int i = 0; i < MAX_CROWDS && !error; i++)
+		error = -pipe_open(&crowds[i]);
+	if (!error)
+		fcntl(crowds[0].write_end, F_SETPIPE_SZ, TEES_IN_PIPE * page_size);
+	report("pipe", error);
+	error = 0;
+	for (int i = 0; i < MAX_REFERENCES && !error; i++)
+		error = -ring_open(&rings[i]);
+	have_ring = !error;
+	report("io_uring", error);
+	error = -nbd_open(&nbd, page_size);
+	have_nbd = !error;
+	report("nbd", error);
+	/* last: a child that has these files would keep every mapping alive */
+	error = -vfio_open(&vfio, page_size);
+	have_vfio = !error;
+	report("vfio", error);
+	fflush(stdout);
+}

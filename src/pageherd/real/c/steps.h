@@ -1,0 +1,344 @@
+/* What a process does: the verbs of a program.  Each gives 0 or -errno; docs/real.md lists them. */
+
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static __thread int self; /* the thread of the test that runs here */
+static __thread sigjmp_buf on_fault;
+static __thread volatile sig_atomic_t guarded;
+
+static int result_of(long returned)
+{
+	return returned < 0 ? -errno : 0;
+}
+
+static void fault_handler(int signal)
+{
+	(void)signal;
+	if (guarded)
+		siglongjmp(on_fault, 1);
+	_exit(99);
+}
+
+static int read_page(struct step *s)
+{
+	if (sigsetjmp(on_fault, 1)) {
+		guarded = 0;
+		return -EFAULT;
+	}
+	guarded = 1;
+	s->seen = *(volatile value_t *)page_at(s->a);
+	guarded = 0;
+	return 0;
+}
+
+static int write_page(struct step *s)
+{
+	if (sigsetjmp(on_fault, 1)) {
+		guarded = 0;
+		return -EFAULT;
+	}
+	guarded = 1;
+	*(volatile value_t *)page_at(s->a) = (value_t)s->value;
+	guarded = 0;
+	return 0;
+}
+
+static int map_page(struct step *s)
+{
+	void *map = mmap(page_at(s->a), page_size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+
+	if (map == MAP_FAILED)
+		return -errno;
+	madvise(map, page_size, MADV_NOHUGEPAGE); /* EINVAL where the kernel has none */
+	return 0;
+}
+
+static int unmap_page(struct step *s)
+{
+	return result_of(munmap(page_at(s->a), page_size));
+}
+
+static int protect_page(struct step *s)
+{
+	return result_of(mprotect(page_at(s->a), page_size, s->value));
+}
+
+static int move_page(struct step *s)
+{
+	void *map = mremap(page_at(s->a), page_size, page_size, MREMAP_MAYMOVE | MREMAP_FIXED,
+			   page_at(s->b));
+
+	return map == MAP_FAILED ? -errno : 0;
+}
+
+static int advise_page(struct step *s)
+{
+	return result_of(madvise(page_at(s->a), page_size, s->constant));
+}
+
+static int lock_page(struct step *s)
+{
+	return result_of(mlock(page_at(s->a), page_size));
+}
+
+static int clear_soft_dirty(struct step *s)
+{
+	(void)s;
+	return write_file("/proc/self/clear_refs", "4");
+}
+
+static int leave(struct step *s)
+{
+	(void)s;
+	_exit(0);
+}
+
+static int taken(struct step *s, enum kind kind, int error)
+{
+	if (!error)
+		shared->references[s->b] = (struct reference){ .kind = kind, .page = s->a, .thread = s->thread,
+							.read_only = s->constant == VFIO_DMA_MAP_FLAG_READ };
+	return error;
+}
+
+static int take_pipe(struct step *s)
+{
+	return taken(s, PIPE, pipe_take(&pipes[s->b], page_at(s->a), page_size));
+}
+
+static int take_ring(struct step *s)
+{
+	return have_ring ? taken(s, RING, ring_register(&rings[s->b], page_at(s->a), page_size)) : -ENOSYS;
+}
+
+static int take_vfio(struct step *s)
+{
+	if (!have_vfio)
+		return -ENOSYS;
+	return taken(s, VFIO, vfio_map(&vfio, VFIO_PAGE(s->b), page_at(s->a), page_size, s->constant));
+}
+
+static int take_nbd(struct step *s)
+{
+	return have_nbd ? taken(s, NBD, nbd_start_read(&nbd, page_at(s->a))) : -ENOSYS;
+}
+
+static int load_reference(struct step *s)
+{
+	struct reference *r = &shared->references[s->a];
+	value_t seen = 0;
+	int error = -EFAULT; /* there is no reference: it could not be taken */
+
+	if (r->kind == PIPE)
+		error = pipe_look(&pipes[s->a], &asides[s->a], &seen, sizeof(seen));
+	else if (r->kind == RING)
+		error = ring_load(&rings[s->a], &asides[s->a], page_at(r->page), &seen, sizeof(seen));
+	else if (r->kind == VFIO)
+		error = vfio_load(&vfio, VFIO_PAGE(s->a), &seen, sizeof(seen));
+	s->seen = seen;
+	return error;
+}
+
+static int store_reference(struct step *s)
+{
+	struct reference *r = &shared->references[s->a];
+	value_t value = (value_t)s->value;
+
+	if (r->read_only)
+		return -EFAULT; /* the IOMMU would stop the device */
+	if (r->kind == RING)
+		return ring_store(&rings[s->a], &asides[s->a], page_at(r->page), &value, sizeof(value));
+	if (r->kind == VFIO)
+		return vfio_store(&vfio, VFIO_PAGE(s->a), &value, sizeof(value));
+	if (r->kind == NBD)
+		return nbd_store(&nbd, &value, sizeof(value));
+	return -EFAULT; /* no reference, or a pipe: nothing writes through it */
+}
+
+static int tee_reference(struct step *s)
+{
+	struct reference *r = &shared->references[s->a];
+	int in = r->teed / TEES_IN_PIPE;
+
+	if (r->kind != PIPE)
+		return -EFAULT;
+	for (int i = 0; i < s->value; i++) {
+		if (tee(pipes[s->a].read_end, crowds[in].write_end, 1, SPLICE_F_NONBLOCK) >= 0)
+			r->teed++;
+		else if (errno != EAGAIN || ++in == MAX_CROWDS)
+			return -errno;
+		else if (fcntl(crowds[in].write_end, F_SETPIPE_SZ, TEES_IN_PIPE * page_size) < 0)
+			return -errno;
+		else
+			i--;
+	}
+	return 0;
+}
+
+static int release_reference(struct step *s)
+{
+	struct reference *r = &shared->references[s->a];
+	enum kind kind = r->kind;
+
+	r->kind = NONE;
+	if (kind == PIPE) {
+		for (int i = 0; r->teed && i < MAX_CROWDS; i++)
+			pipe_release(&crowds[i]);
+		r->teed = 0;
+		return pipe_release(&pipes[s->a]);
+	}
+	if (kind == RING)
+		return ring_unregister(&rings[s->a]);
+	if (kind == VFIO)
+		return vfio_unmap(&vfio, VFIO_PAGE(s->a), page_size);
+	if (kind == NBD)
+		return nbd_finish(&nbd);
+	return -EFAULT; /* there is no reference */
+}
+
+static int remote_read(struct step *s)
+{
+	value_t seen = 0;
+	struct iovec here = { &seen, sizeof(seen) }, there = { page_at(s->b), sizeof(seen) };
+	int error = result_of(process_vm_readv(shared->pids[s->a], &here, 1, &there, 1, 0));
+
+	s->seen = seen;
+	return error;
+}
+
+static int remote_write(struct step *s)
+{
+	value_t value = (value_t)s->value;
+	struct iovec here = { &value, sizeof(value) }, there = { page_at(s->b), sizeof(value) };
+
+	return result_of(process_vm_writev(shared->pids[s->a], &here, 1, &there, 1, 0));
+}
+
+static int open_memory(int process, int flags)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", shared->pids[process]);
+	return open(path, flags | O_CLOEXEC);
+}
+
+/* Through /proc/PID/mem, as a debugger does; a page that cannot be had gives EIO. */
+static int peek(struct step *s)
+{
+	value_t seen = 0;
+	int fd = open_memory(s->a, O_RDONLY), error;
+
+	if (fd < 0)
+		return -errno;
+	error = result_of(pread(fd, &seen, sizeof(seen), (off_t)page_at(s->b)));
+	close(fd);
+	s->seen = seen;
+	return error == -EIO ? -EFAULT : error;
+}
+
+static int poke(struct step *s)
+{
+	value_t value = (value_t)s->value;
+	int fd = open_memory(s->a, O_RDWR), error;
+
+	if (fd < 0)
+		return -errno;
+	error = result_of(pwrite(fd, &value, sizeof(value), (off_t)page_at(s->b)));
+	close(fd);
+	return error == -EIO ? -EFAULT : error;
+}
+
+static int fork_process(struct step *s);
+
+static int swap_off(struct step *s)
+{
+	(void)s;
+	return swap_stop();
+}
+
+/* lru_add_drain(), which madvise(MADV_COLD) calls first (v5.4 and later). */
+static void drain(int cpu)
+{
+	if (cpu)
+		run_on_cpu(cpu);
+	madvise(scratch, page_size, MADV_COLD);
+	if (cpu)
+		run_on_cpu(0);
+}
+
+static void drain_all(void)
+{
+	bool used[MAX_CPUS] = { false };
+
+	for (int t = 0; t < shared->nr_threads; t++)
+		used[shared->threads[t].cpu] = true;
+	for (int cpu = 0; cpu < MAX_CPUS; cpu++)
+		if (used[cpu])
+			drain(cpu);
+}
+
+static int drain_batches(struct step *s)
+{
+	if (s->value < 0)
+		drain_all();
+	else
+		drain(s->value % MAX_CPUS);
+	return 0;
+}
+
+static int nothing(struct step *s)
+{
+	(void)s;
+	return 0;
+}
+
+static const struct verb {
+	const char *name;
+	int (*run)(struct step *);
+	int constant;
+	bool reads;
+} verbs[] = {
+	{ .name = "read", .run = read_page, .reads = true },
+	{ .name = "write", .run = write_page },
+	{ .name = "mmap", .run = map_page },
+	{ .name = "munmap", .run = unmap_page },
+	{ .name = "mprotect", .run = protect_page },
+	{ .name = "mremap", .run = move_page },
+	{ .name = "dontneed", .run = advise_page, .constant = MADV_DONTNEED },
+	{ .name = "dontfork", .run = advise_page, .constant = MADV_DONTFORK },
+	{ .name = "dofork", .run = advise_page, .constant = MADV_DOFORK },
+	{ .name = "wipeonfork", .run = advise_page, .constant = MADV_WIPEONFORK },
+	{ .name = "pageout", .run = advise_page, .constant = MADV_PAGEOUT },
+	{ .name = "populate_read", .run = advise_page, .constant = MADV_POPULATE_READ },
+	{ .name = "populate_write", .run = advise_page, .constant = MADV_POPULATE_WRITE },
+	{ .name = "mlock", .run = lock_page },
+	{ .name = "clear_soft_dirty", .run = clear_soft_dirty },
+	{ .name = "pagemap", .run = nothing }, /* the facts after every step say it */
+	{ .name = "fork", .run = fork_process },
+	{ .name = "exit", .run = leave },
+	{ .name = "pipe", .run = take_pipe },
+	{ .name = "ring", .run = take_ring },
+	{ .name = "vfio", .run = take_vfio,
+	  .constant = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE },
+	{ .name = "vfio_ro", .run = take_vfio, .constant = VFIO_DMA_MAP_FLAG_READ },
+	{ .name = "nbd", .run = take_nbd },
+	{ .name = "read_ref", .run = load_reference, .reads = true },
+	{ .name = "write_ref", .run = store_reference },
+	{ .name = "tee", .run = tee_reference },
+	{ .name = "release", .run = release_reference },
+	{ .name = "share", .run = nothing }, /* every process has the file descriptor */
+	{ .name = "process_vm_readv", .run = remote_read, .reads = true },
+	{ .name = "process_vm_writev", .run = remote_write },
+	{ .name = "peek", .run = peek, .reads = true },
+	{ .name = "poke", .run = poke },
+	{ .name = "drain", .run = drain_batches },
+	{ .name = "swapoff", .run = swap_off },
+};

@@ -1,0 +1,66 @@
+"""Debian's kernels in QEMU: the model holds on those that taught it what it did not know."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from pageherd.errors import EnvironmentFailed
+from pageherd.real import images, vm
+from pageherd.real.conform import prepare
+from pageherd.real.judge import Verdict, run_tests
+from pageherd.real.target import Report, Vm
+from pageherd.rules.choose import choose
+from pageherd.search.check import find_one
+
+pytestmark = pytest.mark.vm
+
+LEARNED = (
+    *("zero-page-is-not-copied", "dontneed-of-locked", "no-swap-after-swapoff"),
+    *("swapoff-empties-cache", "mremap-of-nothing", "soft-dirty-over-swap-in"),
+)
+OTHERS = (
+    *("cow-vmsplice-child-unmap", "cow-vmsplice-child-unmap/base-swap", "cow-basic-fork"),
+    *("fork-keeps-dirty", "cow-iouring-fork", "aa-vfio-ro-swap", "fork-odirect-read"),
+    *("zram-own-page/base-swap", "get-then-soft-dirty", "pin-then-soft-dirty"),
+)
+
+
+@pytest.fixture(params=images.NAMES)
+def guest(request: pytest.FixtureRequest) -> Vm:
+    """One of Debian's kernels, if it has been fetched before; nothing is fetched here."""
+    if not any(map(shutil.which, ("cc", "gcc", "clang", "musl-gcc"))):
+        pytest.skip("no C compiler")
+    try:
+        vm.find_qemu()
+    except EnvironmentFailed as error:
+        pytest.skip(str(error))
+    image = images.cached(request.param)
+    if image is None:
+        pytest.skip(f"{request.param} has not been fetched: pageherd real --on {request.param}")
+    return Vm(image)
+
+
+def test_the_model_agrees_with_library_tests(guest: Vm) -> None:
+    chosen = [find_one(name) for name in (*LEARNED, *OTHERS)]
+    report = Report()
+    found = {v.test: v for v in run_tests(guest, chosen, choose(guest.kernel()), report)}
+    assert not report.ended, report.console
+    assert not [(v.test, v.reason) for v in found.values() if v.agrees is not True]
+    assert [name for name in LEARNED if failed(found[name])] == (
+        ["mremap-of-nothing"] if guest.name == "debian-5.10" else []
+    )
+    assert failed(found["cow-vmsplice-child-unmap/base-swap"]) == (guest.name == "debian-5.10")
+
+
+def failed(verdict: Verdict) -> bool:
+    assert verdict.result in ("pass", "fail"), verdict
+    return verdict.result == "fail"
+
+
+def test_the_model_agrees_with_random_programs(guest: Vm) -> None:
+    tally = prepare(guest).run(60, 7000, progress=lambda tally: None)
+    assert not tally.found, tally.found[0].text
+    assert not tally.hung
+    assert tally.programs == 60
