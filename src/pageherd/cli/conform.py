@@ -65,8 +65,8 @@ def _print(tally: Tally, arguments: Namespace) -> None:
     print(f"  steps: {verbs}")
     for line in tally.complaints[:5]:
         print(f"  the kernel said: {line}")
-    if tally.hung:
-        print(f"  {tally.hung} programs did not end")
+    for line in tally.hung:
+        print(f"  did not end: {line}")
     print(f"  {len(tally.found) or 'no'} divergence{'' if len(tally.found) == 1 else 's'}")
     for found in tally.found:
         print(

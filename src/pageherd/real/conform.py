@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pageherd.errors import PageherdError
 from pageherd.litmus.check import check
-from pageherd.litmus.format import format_test
+from pageherd.litmus.format import format_step, format_test
 from pageherd.litmus.syntax import Keeps, Step, SwapKind, Test
 from pageherd.real.follow import Divergence, Followed, follow
 from pageherd.real.generate import random_test, steerable_verbs
@@ -65,7 +65,7 @@ class Tally:
     observations: int = 0
     undetermined: int = 0  # programs with more than one allowed outcome
     choices: int = 0  # observations with more than one allowed outcome
-    hung: int = 0
+    hung: list[str] = field(default_factory=list)  # which program did not end, and where
     seconds: float = 0.0
     boots: int = 0
     accel: str = ""
@@ -135,7 +135,10 @@ class Conform:
             followed = self.hold(programs[number], run)
             tally.programs += 1
             tally.observations += len(run.steps)
-            tally.hung += run.ending != "end"
+            if run.ending != "end":
+                step = programs[number].program.steps[len(run.steps) :][:1]
+                where = format_step(step[0]) if step else "the end"
+                tally.hung.append(f"seed {number}: {run.ending} at '{where}'")
             tally.undetermined += not followed.determined
             tally.choices += sum(count > 1 for count in followed.predictions)
             tally.steps.update(step.verb for step in programs[number].program.steps)

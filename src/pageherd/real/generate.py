@@ -25,7 +25,7 @@ WEIGHTS: Final = {
     "fork": 8,
     "exit": 3,
     "pageout": 12,
-    "reclaim": 3,
+    "reclaim": 1.5,
     "vmsplice": 7,
     "io_uring_register": 7,
     "odirect_read": 2,

@@ -87,7 +87,8 @@ def read(lines: Iterator[str], probes: Probes) -> Iterator[Run]:
             probes.release = rest
         elif word == "have":
             name, _, error = rest.partition(" ")
-            probes.have[name] = int(error)
+            if not (name.startswith("cpu-") and name in probes.have and int(error)):
+                probes.have[name] = int(error)  # another batch may have been given fewer CPUs
         elif word == "swap":
             no_swap = probes.have["swap"] = -int(rest)
         elif word == "fact":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
 
-from pageherd.litmus.syntax import KERNEL, Group, PageOf, Step, Test, steps_of
+from pageherd.litmus.syntax import KERNEL, Argument, Group, PageOf, Step, Test, steps_of
 from pageherd.machine.verbs import FLAG_WORDS, VERBS, Kind, Result
 from pageherd.real.levers import LEVERS, NOT_STEERABLE, Lever
 from pageherd.rules.choose import Kernel
@@ -86,6 +86,7 @@ def steer(test: Test, variant: str, kernel: Kernel, *, chosen: bool = True) -> l
     parts = tuple(_rewritten(part, kernel, chosen) for part in test.variant_steps(variant))
     _check_direct_reads(tuple(steps_of(parts)))
     _check_tees(tuple(steps_of(parts)))
+    _check_unmaps(tuple(steps_of(parts)))
     maybes = sum(step.maybe for step in steps_of(parts))
     if maybes > MAX_MAYBE:
         raise NotSteerable(f"{maybes} steps under `maybe`")
@@ -120,6 +121,23 @@ def _check_direct_reads(steps: tuple[Step, ...]) -> None:
             raise NotSteerable("exit: waits for the O_DIRECT read in flight")
         elif step.verb == "release":
             flying.pop(name, None)
+
+
+def _check_unmaps(steps: tuple[Step, ...]) -> None:
+    """Until 6.1 only the process that mapped a page for VFIO can unmap it (vfio_dma_do_unmap).
+
+    Raises:
+        NotSteerable: that process is gone by then.
+    """
+    owners: dict[Argument | None, str] = {}
+    gone: set[str] = set()
+    for step in steps:
+        if step.verb in ("vfio_map", "vfio_map_ro"):
+            owners[step.result] = step.thread
+        elif step.verb == "exit":
+            gone.add(step.thread)
+        elif step.verb == "release" and owners.get(step.arguments[0]) in gone:
+            raise NotSteerable("release: the process that mapped the page for VFIO is gone")
 
 
 def _check_tees(steps: tuple[Step, ...]) -> None:

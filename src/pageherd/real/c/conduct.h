@@ -91,14 +91,16 @@ static bool finished(struct step *s)
 /* Run the steps from `first` to before `last`, which belong to one group or are one; false: hang. */
 static bool run_steps(int first, int last)
 {
-	uint64_t frame = 0; /* that a pageout may write to swap */
+	struct written written = { .count = 0 };
 	struct step *s;
 
 	for (int i = first; i < last; i++) {
 		s = &shared->steps[i];
 		s->by = s->thread == KERNEL ? NULL : poster(s);
-		if (s->constant == MADV_PAGEOUT)
-			frame = frame_of(s->by->process, s->a);
+		if (s->run == reclaim_pages)
+			may_write_all(&written);
+		if (s->constant == MADV_PAGEOUT && written.count < MAX_PROCESSES * MAX_PAGES)
+			written.frames[written.count++] = frame_of(s->by->process, s->a);
 		if (s->thread == KERNEL)
 			s->result = s->run(s);
 		else
@@ -110,7 +112,10 @@ static bool run_steps(int first, int last)
 		if (s->thread != KERNEL && !finished(s))
 			return false;
 	}
-	settle(frame);
+	for (int i = 0; i < written.count; i++)
+		settle(written.frames[i]);
+	if (written.count && shared->drain)
+		drain_everywhere();
 	return true;
 }
 

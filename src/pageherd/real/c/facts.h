@@ -41,7 +41,20 @@ static uint64_t frame_of(int process, int page)
 	return frame_in(entry);
 }
 
-/* Wait until the frame of the page that a pageout may have written is no longer under write-back. */
+/* The frames that a step may write to swap. */
+struct written {
+	uint64_t frames[MAX_PROCESSES * MAX_PAGES];
+	int count;
+};
+
+static void may_write_all(struct written *w)
+{
+	for (int n = 0; n < shared->nr_processes; n++)
+		for (int page = 0; shared->pids[n] && page < shared->nr_pages; page++)
+			w->frames[w->count++] = frame_of(n, page);
+}
+
+/* Wait until a frame is no longer under write-back. */
 static void settle(uint64_t frame)
 {
 	uint64_t flags = 1 << KPF_WRITEBACK;

@@ -81,6 +81,9 @@ static void probe(void)
 		error = -ring_open(&rings[i]);
 	have_ring = !error;
 	report("io_uring", error);
+	error = -reclaim_open();
+	have_reclaim = !error;
+	report("cgroup-reclaim", error);
 	error = -nbd_open(&nbd, page_size);
 	have_nbd = !error;
 	report("nbd", error);

@@ -37,6 +37,8 @@ static void become_a_process(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != conductor)
 		_exit(97);
+	if (have_reclaim)
+		reclaim_join();
 }
 
 /* The first thread of process `n` goes on here; the others are started. */

@@ -41,6 +41,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -55,6 +56,7 @@
 #include "nbd.h"
 #include "shared.h"
 #include "swap.h"
+#include "reclaim.h"
 #include "facts.h"
 #include "steps.h"
 #include "processes.h"
@@ -203,6 +205,7 @@ int main(void)
 	probe();
 	status = serve();
 	swap_stop();
+	reclaim_close();
 	if (have_nbd)
 		nbd_close(&nbd);
 	return status;

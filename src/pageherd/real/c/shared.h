@@ -57,7 +57,7 @@ static struct pipe pipes[MAX_REFERENCES], asides[MAX_REFERENCES], crowds[MAX_CRO
 static struct ring rings[MAX_REFERENCES];
 static struct vfio vfio;
 static struct nbd nbd;
-static bool have_ring, have_vfio, have_nbd;
+static bool have_ring, have_vfio, have_nbd, have_reclaim;
 static size_t page_size;
 static void *scratch; /* a page of the conductor's own */
 static pid_t conductor;

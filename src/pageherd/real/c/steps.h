@@ -285,6 +285,13 @@ static void drain_all(void)
 			drain(cpu);
 }
 
+/* The end of write-back puts a page into the batch of whatever CPU the interrupt came to. */
+static void drain_everywhere(void)
+{
+	for (int cpu = 0; cpu < nr_cpus; cpu++)
+		drain(cpu);
+}
+
 static int drain_batches(struct step *s)
 {
 	if (s->value < 0)
@@ -292,6 +299,12 @@ static int drain_batches(struct step *s)
 	else
 		drain(s->value % MAX_CPUS);
 	return 0;
+}
+
+static int reclaim_pages(struct step *s)
+{
+	(void)s;
+	return have_reclaim ? reclaim_all() : -ENOSYS;
 }
 
 static int nothing(struct step *s)
@@ -317,6 +330,7 @@ static const struct verb {
 	{ .name = "dofork", .run = advise_page, .constant = MADV_DOFORK },
 	{ .name = "wipeonfork", .run = advise_page, .constant = MADV_WIPEONFORK },
 	{ .name = "pageout", .run = advise_page, .constant = MADV_PAGEOUT },
+	{ .name = "reclaim", .run = reclaim_pages },
 	{ .name = "populate_read", .run = advise_page, .constant = MADV_POPULATE_READ },
 	{ .name = "populate_write", .run = advise_page, .constant = MADV_POPULATE_WRITE },
 	{ .name = "mlock", .run = lock_page },

@@ -156,7 +156,7 @@ class Deal:
         yield Function(f"static void {names.process(process)}(void)", blocks)
 
     def _undone(self, process: str, threads: Iterable[str]) -> list[str]:
-        """With groups the test is run again; until v6.1 only the process itself may unmap for VFIO."""
+        """With groups the test is run again: until v6.1 VFIO leaves unmapping to who mapped."""
         mine = {process, *threads}
         taken = {step.result for step in self.plan.steps if step.thread in mine}
         return [
