@@ -23,7 +23,7 @@ from pageherd.real.generate import random_test, steerable_verbs
 from pageherd.real.observe import Sight
 from pageherd.real.results import Run
 from pageherd.real.steer import NotSteerable, Steered, steer
-from pageherd.real.target import Batch, Report, Target, sight_of
+from pageherd.real.target import Batch, Report, Target, by_swap, sight_of
 from pageherd.rules.choose import Kernel, choose, record
 from pageherd.search.edit import Renaming, all_steps, tidy, with_changes, with_steps
 
@@ -130,7 +130,7 @@ class Conform:
         report = Report()
         diverged = []
         numbers = {steered.word: number for number, steered in programs.items()}
-        for run in self.target.run(Batch(list(programs.values())), report):
+        for run in self.target.run(Batch(by_swap(programs.values())), report):
             number = numbers[run.id]
             followed = self.hold(programs[number], run)
             tally.programs += 1
@@ -150,7 +150,7 @@ class Conform:
         tally.complaints += report.complaints
         if report.ended:
             raise report.failure(self.target.name)
-        return diverged
+        return sorted(diverged, key=lambda found: found[0])
 
     def hold(self, steered: Steered, run: Run) -> Followed:
         """One run against the model."""
@@ -243,6 +243,8 @@ def prepare(target: Target, spec: str | None = None) -> Conform:
         bare = steer(random_test(0, 1, ("pageout",), swap), "base", kernel)[0]
         for _ in target.run(Batch([replace(bare, needs=frozenset({"swap"}))]), report):
             pass
+        if report.ended:
+            raise report.failure(target.name)
         if report.probes.missing("swap") is None:
             swaps.append(swap)
     report.probes.have["swap"] = 0 if swaps else report.probes.have.get("swap", errno.ENODEV)

@@ -29,6 +29,7 @@ WAIT_SECONDS: Final = 900.0
 _LABEL_AT: Final = 1024 + 28  # after version, last page, bad pages and uuid
 _SWAPS: Final = Path("/proc/swaps")
 _BLOCK: Final = Path("/sys/block")
+_CGROUPS: Final = Path("/sys/fs/cgroup")  # c/reclaim.h makes one for the time of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,11 @@ def give_back() -> None:
             _reset(size.parent / "reset")
     with contextlib.suppress(OSError):
         FILE.unlink()
+    for group in (*_CGROUPS.glob("pageherd-*"), *_CGROUPS.glob("memory/pageherd-*")):
+        number = group.name.partition("-")[2]
+        if number.isdigit() and not Path(f"/proc/{number}").exists():
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
 
 def in_use() -> list[Path]:

@@ -12,20 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from pageherd.litmus.syntax import Keeps, Outcome, Test, steps_of
+from pageherd.litmus.syntax import Copies, Keeps, Outcome, Test, steps_of
 from pageherd.machine import state as st
 from pageherd.promises.table import NAMES
 from pageherd.real.follow import follow, result_of
 from pageherd.real.observe import Sight
 from pageherd.real.results import Run
 from pageherd.real.steer import NotSteerable, Steered, steer
-from pageherd.real.target import Batch, Report, Target, sight_of
+from pageherd.real.target import Batch, Report, Target, by_swap, sight_of
 from pageherd.rules.choose import Kernel, record
 from pageherd.search.check import Chosen
 from pageherd.search.edit import compared_in
 from pageherd.search.explore import Exploration, explore_program
 from pageherd.search.program import program_of
 from pageherd.search.verdict import WORDS, holds, judge, plain, questions_of
+from pageherd.search.verdict import Verdict as Judged
 
 Result = Literal["pass", "fail", "skip", "error"]
 
@@ -63,9 +64,16 @@ class _Case:
 
 
 def run_tests(
-    target: Target, chosen: Sequence[Chosen], kernel: Kernel, report: Report
+    target: Target,
+    chosen: Sequence[Chosen],
+    kernel: Kernel,
+    report: Report,
+    *,
+    repeat: int = REPEAT,
 ) -> Iterator[Verdict]:
     """Run tests on a real kernel, all sequential ones in one go, then the concurrent ones.
+
+    A test with concurrent steps is run `repeat` times, any other once.
 
     Raises:
         EnvironmentFailed: the kernel could not be started.
@@ -76,7 +84,7 @@ def run_tests(
         part = [c for c in cases if c.programs and c.programs[0].concurrent == concurrent]
         programs = [program for case in part for program in case.programs]
         if programs:
-            runs = _run(target, programs, concurrent, report)
+            runs = _run(target, programs, repeat if concurrent else 0, report)
             for case in part:
                 case.runs = [runs.get(program.word, []) for program in case.programs]
     for case in cases:
@@ -108,13 +116,16 @@ def _endings(explored: Sequence[Exploration]) -> set[tuple[tuple[str, int], ...]
 
 
 def _run(
-    target: Target, programs: Sequence[Steered], concurrent: bool, report: Report
+    target: Target, programs: Sequence[Steered], repeat: int, report: Report
 ) -> dict[str, list[Run]]:
-    """Every run of every program; a kernel that stops is started again for what is left."""
+    """Every run of every program; a kernel that stops is started again for what is left.
+
+    `repeat` is 0 for programs without concurrent steps: they run once and tell everything.
+    """
     runs: dict[str, list[Run]] = {}
-    left = list(programs)
+    left = by_swap(programs)
     while left:
-        batch = Batch(left, REPEAT if concurrent else 1, facts=not concurrent)
+        batch = Batch(left, repeat or 1, facts=not repeat)
         last = None
         for run in target.run(batch, report):
             runs.setdefault(run.id, []).append(run)
@@ -189,7 +200,7 @@ def _verdict(case: _Case, target: Target, kernel: Kernel, table: Any, report: Re
     model = judge(test, variant, kernel.name, explored[0])
     asked = {question.promise for question in questions_of(test) if isinstance(question, Keeps)}
     unseen = {a.promise for a in model.answers if a.verdict == "broken"} & {"no-leak", "get-fork"}
-    broken = asked.intersection(seen["promises"], asked) or asked & unseen
+    broken = asked.intersection(seen["promises"]) or asked & unseen or _copies_broken(model, test)
     return verdict(
         "fail" if broken or _conditions_broken(test, endings, once=True) else "pass",
         "",
@@ -257,6 +268,14 @@ def registers(program: Steered, results: Sequence[int | str]) -> dict[str, int |
         if step.result in values:
             values[step.result] = result
     return values
+
+
+def _copies_broken(model: Judged, test: Test) -> bool:
+    """Whether too many pages were copied, as the model that agrees with each frame counts them."""
+    return any(
+        isinstance(question, Copies) and answer.verdict == "broken"
+        for question, answer in zip(questions_of(test), model.answers, strict=True)
+    )
 
 
 def _conditions_broken(test: Test, endings: Sequence[Registers], *, once: bool) -> bool:

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, TypeAlias
@@ -55,6 +55,11 @@ class Batch:
     programs: Sequence[Steered]
     repeat: int = 1
     facts: bool = True
+
+
+def by_swap(programs: Iterable[Steered]) -> list[Steered]:
+    """The programs in an order that changes the swap device seldom, which takes a while."""
+    return sorted(programs, key=lambda program: program.swap)
 
 
 @dataclass(slots=True)

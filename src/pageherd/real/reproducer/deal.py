@@ -13,7 +13,7 @@ from pageherd.real.reproducer.plan import Plan
 from pageherd.real.reproducer.statements import statement
 from pageherd.real.reproducer.text import comment, fold
 
-_LEAVES: Final = "__atomic_add_fetch(&shared->left, 1, __ATOMIC_ACQ_REL);"
+_LEAVES: Final = "__atomic_add_fetch(&shared->left, 1, __ATOMIC_ACQ_REL); /* as at() does */"
 MAIN: Final = "main"  # main(), which starts the processes that nobody forks
 
 
@@ -69,7 +69,8 @@ class Deal:
                 late.setdefault(reaper, []).append(wait)
         members = dict.fromkeys([*bodies, *late])
         for member in members:
-            head = [f"together({turn}, {len(members)});"]
+            others = ", ".join(name for name in members if name != member)
+            head = [f"together({turn}, {len(members)}); /* with {others} */"]
             self._add(member, [*head, *bodies.get(member, ()), *late.get(member, ())])
 
     def _add(self, thread: str, lines: list[str]) -> None:

@@ -35,7 +35,8 @@ def _on_page(book: Ledger, step: Step, me: str) -> list[Ledger] | None:
     cell = book.cells.get(where)
     if verb == "mmap":
         book.detach(where)
-        book.cells[where] = Cell(frame=book.new_frame())
+        frame = book.new_frame()
+        book.cells[where] = Cell(line=frame, frame=frame)
         return []
     if verb == "munmap":
         book.detach(where)
@@ -70,7 +71,7 @@ def _read(book: Ledger, step: Step, where: Where) -> list[Ledger] | None:
     if not book.may_read(where):
         return None
     cell = book.cells[where]
-    book.see(step.result, "page", where[0], cell.value, cell.past)
+    book.see(step.result, where[0], cell, cell.value)
     book.cells[where] = replace(cell, out=False)
     return []
 
@@ -104,11 +105,11 @@ def _advise(book: Ledger, verb: str, where: Where, cell: Cell) -> list[Ledger] |
         book.hidden_copy |= cell.out  # it writes to the page if it may
         book.cells[where] = replace(cell, locked=True, out=False)
     elif verb == "dontfork":
-        book.cells[where] = replace(cell, at_fork="skip")
+        book.cells[where] = replace(cell, dontfork=True)
     elif verb == "dofork":
-        book.cells[where] = replace(cell, at_fork="copy")
+        book.cells[where] = replace(cell, dontfork=False)
     elif verb == "wipeonfork":
-        book.cells[where] = replace(cell, at_fork="wipe")
+        book.cells[where] = replace(cell, wiped=True)
     return []
 
 
@@ -129,10 +130,10 @@ def _of_process(book: Ledger, step: Step, me: str) -> list[Ledger] | None:
 def _fork(book: Ledger, me: str, child: str) -> None:
     book.live |= {child}
     for (process, page), cell in list(book.cells.items()):
-        if process != me or cell.at_fork == "skip":
+        if process != me or cell.dontfork:
             continue
-        if cell.at_fork == "wipe":
-            inherited = Cell(prot=cell.prot, frame=book.new_frame(), at_fork="wipe")
+        if cell.wiped:
+            inherited = Cell(prot=cell.prot, line=cell.line, frame=book.new_frame(), wiped=True)
         else:
             # MAP_LOCKED memory is not locked in the child
             inherited = replace(cell, locked=False)
@@ -167,13 +168,13 @@ def _take_reference(book: Ledger, step: Step, me: str) -> list[Ledger] | None:
     ok = book.may_write(where) if writes else book.may_read(where)
     name = step.result or ""
     if not ok:
-        book.refs[name] = Ref(step.verb, me, None, 0, frozenset(), taken=False)
+        book.refs[name] = Ref(step.verb, me, None, frozenset(), taken=False)
         return None
     if writes:
         book.own(where)
     cell = book.cells[where]
     book.hidden_copy |= cell.out
-    book.refs[name] = Ref(step.verb, me, where[1], cell.value, cell.past)
+    book.refs[name] = Ref(step.verb, me, where[1], cell.past, cell.line)
     return []
 
 
@@ -197,28 +198,33 @@ def _use_reference(book: Ledger, step: Step, me: str, strict: bool) -> list[Ledg
 def _look_through(book: Ledger, register: str | None, ref: Ref) -> None:
     if ref.shared:
         return
-    if ref.call in PINS and ref.page is not None:
-        cell = book.cells[ref.owner, ref.page]
-        book.see(register, "pin", ref.owner, cell.value, ref.past | cell.past)
-    else:
-        book.see(register, "reader", ref.owner, None, ref.past)
+    value = book.cells[ref.owner, str(ref.page)].value if ref.follows else None
+    book.see(register, ref.owner, ref, value)
 
 
 def _store_through(book: Ledger, name: str, value: int, strict: bool) -> list[Ledger] | None:
+    """A device's store: it shows in the page that the reference is attached to."""
     ref = book.refs[name]
     if ref.call not in WRITERS:
         return None
     if ref.page is None:
-        book.stores |= {(ref.owner, value)}
-        book.refs[name] = replace(ref, value=value, past=ref.past | {value})
+        book.stores |= {(ref.owner, ref.line, value)}
+        book.refs[name] = replace(ref, past=ref.past | {value})
         return []
-    missed: list[Ledger] = []
-    if ref.call not in PINS and ref.forked and not strict:
-        lost = book.copy()  # no kernel promises that the page still shows it
-        lost.stores |= {(ref.owner, value)}
-        missed = [lost]
+    astray = ref.call not in PINS and ref.forked and not strict
+    missed = _gone_astray(book, ref, value) if astray else []
     where = (ref.owner, ref.page)
     frame = book.cells[where].frame
     book.put(where, value)
-    book.cells[where] = replace(book.cells[where], frame=frame)  # the device does not copy
+    book.cells[where] = replace(book.cells[where], frame=frame)  # a device does not copy
     return missed
+
+
+def _gone_astray(book: Ledger, ref: Ref, value: int) -> list[Ledger]:
+    """No kernel promises where a FOLL_GET reference leads after a fork: to the child, perhaps."""
+    for where, cell in book.cells.items():
+        if cell.line == ref.line and where[0] != ref.owner:
+            book.cells[where] = replace(cell, value=None, past=cell.past | {value})
+    lost = book.copy()
+    lost.stores |= {(ref.owner, ref.line, value)}
+    return [lost]

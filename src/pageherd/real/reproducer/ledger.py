@@ -27,15 +27,17 @@ TAKES: Final = READERS | WRITERS | PINS
 class Cell:
     """One mapped page of one process."""
 
-    value: int = 0
+    value: int | None = 0  # None: nobody can say
     prot: str = "rw"
     past: frozenset[int] = frozenset({0})  # every value that its process was promised here
+    line: int = 0  # of the mapping that it is, or descends from by fork
     frame: int = 0  # pages with the same number may still be shared
     written: bool = False  # there is content, not only the promise of zeros
     out: bool = False  # it may be swapped out
     locked: bool = False
     doubt: bool = False  # a failed call may have taken it away
-    at_fork: Literal["copy", "skip", "wipe"] = "copy"
+    dontfork: bool = False
+    wiped: bool = False  # at fork
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,16 @@ class Ref:
     call: str
     owner: str
     page: str | None
-    value: int  # once it is not attached any more
     past: frozenset[int]  # every value that it may show
+    line: int = 0  # that of the page
     taken: bool = True
     forked: bool = False  # its owner has forked meanwhile
     shared: bool = False  # handed over: what its owners store may show to each other
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is promised to show what its page holds."""
+        return self.call in PINS and self.page is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class Ledger:
     live: frozenset[str]
     cells: dict[Where, Cell] = field(default_factory=dict)
     refs: dict[str, Ref] = field(default_factory=dict)
-    stores: frozenset[tuple[str, int]] = frozenset()
+    stores: frozenset[tuple[str, int, int]] = frozenset()  # by whom, to which line, what
     sights: dict[str, Sight] = field(default_factory=dict)
     frames: int = 0
     swap: bool = True  # it is on
@@ -128,15 +135,13 @@ class Ledger:
         return self.frames
 
     def detach(self, where: Where) -> None:
-        """The page goes away under its references; they keep what it held."""
-        cell = self.cells.get(where)
+        """The page goes away under its references."""
         for name in self.attached(where):
-            value = cell.value if cell is not None else 0
-            self.refs[name] = replace(self.refs[name], page=None, value=value)
+            self.refs[name] = replace(self.refs[name], page=None)
 
     def put(self, where: Where, value: int) -> None:
         """A store by the page's own process, or on its behalf."""
-        self.stores |= {(where[0], value)}
+        self.stores |= {(where[0], self.cells[where].line, value)}
         self.own(where)
         cell = self.cells[where]
         self.cells[where] = replace(
@@ -154,15 +159,10 @@ class Ledger:
             cell = replace(cell, frame=self.new_frame())
         self.cells[where] = replace(cell, written=True, out=False)
 
-    def see(
-        self,
-        register: str | None,
-        kind: Kind,
-        who: str,
-        value: int | None,
-        past: frozenset[int],
-    ) -> None:
+    def see(self, register: str | None, who: str, at: Cell | Ref, value: int | None) -> None:
+        """A load into a register, through a page or a reference of a process."""
         if register is None:
             return
-        foreign = frozenset(stored for owner, stored in self.stores if owner != who)
-        self.sights[register] = Sight(kind, value, past, foreign - past)
+        foreign = frozenset(v for by, line, v in self.stores if by != who and line == at.line)
+        kind: Kind = "page" if isinstance(at, Cell) else "pin" if at.follows else "reader"
+        self.sights[register] = Sight(kind, value, at.past, foreign - at.past)

@@ -11,7 +11,7 @@ from pageherd.machine.verbs import VERBS, Result
 from pageherd.real.reproducer.probes import is_reference, probes
 from pageherd.real.reproducer.questions import Line, lines_of, wants_probes
 from pageherd.real.reproducer.references import Reference
-from pageherd.real.reproducer.walk import TooManyOrders, Walk, may_be_shared, parts_of, walk
+from pageherd.real.reproducer.walk import TooManyOrders, Walk, beyond_pageout, parts_of, walk
 from pageherd.real.steer import NotSteerable, Steered, steer
 from pageherd.rules.choose import Kernel
 from pageherd.search.check import Chosen
@@ -116,7 +116,7 @@ def _steered(chosen: Chosen, original: tuple[Step, ...], kernel: Kernel) -> Stee
     if len(steered) > 1:
         raise NotSteerable("a step under `maybe` makes several programs: write a test for one")
     for index, step in enumerate(original):
-        if step.verb == "reclaim" and may_be_shared(steered[0].test, index):
+        if step.verb == "reclaim" and beyond_pageout(steered[0].test, index):
             return steer(chosen.test, chosen.variant, kernel, chosen=False)[0]
     return steered[0]
 

@@ -9,11 +9,13 @@ from typing import Final
 WIDTH: Final = 96
 
 
+_WHOLE: Final = re.compile(r'"[^"]*"|\([a-z ]+\)\{[^}]*\}|\S+ [!=]= \S+')
+
+
 def fold(line: str, indent: int = 8) -> list[str]:
-    """A statement over several lines if it is long; strings stay whole."""
-    whole = re.sub(r'"[^"]*"|\([a-z ]+\)\{[^}]*\}', lambda match: match[0].replace(" ", "\0"), line)
+    """A statement over several lines if it is long; strings and comparisons stay whole."""
     folded = textwrap.wrap(
-        whole,
+        _WHOLE.sub(lambda match: match[0].replace(" ", "\0"), line),
         WIDTH - indent,
         subsequent_indent="\t",
         break_long_words=False,

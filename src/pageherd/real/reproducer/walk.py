@@ -127,13 +127,18 @@ def _take(
     return [ledger, *(others or ())]
 
 
-def may_be_shared(test: Test, index: int) -> bool:
-    """Whether another process may map the page that the step, a pageout, is about."""
+def beyond_pageout(test: Test, index: int) -> bool:
+    """Whether MADV_PAGEOUT would pass over the page that the step, a pageout, is about.
+
+    It does so if another process may map the page, or if it is swapped out and only the swap cache
+    still has it, which reclaim would free.
+    """
     before = walk(replace(test, body=_first_steps(test, index)))
     step = list(steps_of(parts_of(test)))[index]
     where = (test.process_of(step.thread), str(step.arguments[0]))
     return step.verb == "pageout" and any(
-        where in ledger.cells and not ledger.alone(where) for ledger in before.ledgers
+        where in ledger.cells and (ledger.cells[where].out or not ledger.alone(where))
+        for ledger in before.ledgers
     )
 
 
