@@ -11,8 +11,8 @@ from pageherd.machine.jit import records
 from pageherd.machine.layout import HUNT
 from pageherd.rules.choose import choose, record
 from pageherd.search import expand as ex
-from pageherd.search.hunt import Search
-from pageherd.search.scope import bits_looked_at, chosen_verbs, client_of, scopes_of
+from pageherd.search.breadth import Search
+from pageherd.search.scope import chosen_verbs, client_of, scopes_of
 
 SCOPES = ("3,1,2,1", "2,2,1,1", "3,2,2,2")
 OPS = ("mmap", "write", "read", "fork", "exit", "rdma_register", "vmsplice", "pageout", "mremap")
@@ -75,9 +75,3 @@ def test_frames_may_be_renumbered(data: st.DataObject, searches: dict[str, Searc
 def test_no_state_is_stored_twice(searches: dict[str, Search]) -> None:
     for search in searches.values():
         assert len(np.unique(search.codes, axis=0)) == search.nr_states
-
-
-def test_bits_that_no_rule_looks_at() -> None:
-    assert bits_looked_at(choose("linux-4.19")) == ("PTE_DIRTY",)
-    assert bits_looked_at(choose("linux-6.1")) == ("PTE_SOFT_DIRTY", "PTE_DIRTY")
-    assert bits_looked_at(choose("linux-7.3")) == ("PTE_SOFT_DIRTY",)

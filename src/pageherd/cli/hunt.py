@@ -9,19 +9,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pageherd.cli.main import FOUND, INTERRUPTED, UNDETERMINED, worst
+from pageherd.cli.main import ENVIRONMENT, FOUND, INTERRUPTED, UNDETERMINED, worst
 from pageherd.cli.output import compiling, console, json_line
 
 if TYPE_CHECKING:
-    from pageherd.search.hunt import Breach, Found, Watcher
+    from pageherd.search.breadth import Progressed, Watcher
+    from pageherd.search.hunt import Breach, Found
 
 _SHOWN_EVERY = 0.2  # seconds between two updates of the progress line
 
 
 def main(arguments: Namespace) -> int:
     """Hunt, print, and say by the exit code whether anything was found."""
-    from pageherd.search.hunt import MAX_STATES, hunt
+    from pageherd.search.breadth import MAX_STATES
+    from pageherd.search.hunt import hunt
 
+    resume = Path(arguments.resume) if arguments.resume else None
+    if resume and not resume.exists():
+        print(f"pageherd: {resume} is not there yet: a new hunt, kept there", file=sys.stderr)
     with compiling() as progress, _watching() as watch:
         found = hunt(
             arguments.kernel,
@@ -30,6 +35,7 @@ def main(arguments: Namespace) -> int:
             without=_names(arguments.without),
             ask=arguments.ask,
             max_states=arguments.max_states or MAX_STATES,
+            resume=resume,
             progress=progress,
             watch=watch,
         )
@@ -40,7 +46,19 @@ def main(arguments: Namespace) -> int:
             _print(each)
         if arguments.save:
             _save(each, Path(arguments.save), arguments.json)
-    if any(each.interrupted for each in found):
+    return _ended(found)
+
+
+def _ended(found: list[Found]) -> int:
+    """Say on standard error how a hunt that was cut short can go on; the exit code."""
+    last = found[-1]
+    if last.unsaved:
+        print(f"pageherd: {last.unsaved}", file=sys.stderr)
+    if last.checkpoint:
+        print(f"pageherd: to go on: the same with --resume {last.checkpoint}", file=sys.stderr)
+    if last.unsaved:
+        return ENVIRONMENT
+    if last.size.interrupted:
         return INTERRUPTED
     return worst([_code(each) for each in found])
 
@@ -65,21 +83,22 @@ def _watching() -> Iterator[Watcher | None]:
     from rich.console import Console
     from rich.status import Status
 
+    from pageherd.search.outlook import states_left
+
     shown = 0.0
     with Status("hunting", console=Console(stderr=True)) as status:
 
-        def watch(now: object) -> None:
+        def watch(now: Progressed) -> None:
             nonlocal shown
-            from pageherd.search.hunt import Progressed
-
-            assert isinstance(now, Progressed)
             if now.seconds - shown < _SHOWN_EVERY and now.seconds >= shown:
                 return
             shown = now.seconds
             rate = now.transitions / max(now.seconds, 0.001) / 1e6
+            left = states_left(now.levels)
             status.update(
-                f"{now.states:,} states, {rate:.1f} M transitions/s, depth {now.depth},"
-                f" {now.frontier:,} to expand, {now.megabytes:,.0f} MB"
+                f"{now.scope.name}: {now.states:,} states, {rate:.1f} M transitions/s,"
+                f" depth {now.depth}, {now.frontier:,} to expand, {now.megabytes:,.0f} MB"
+                + (f", perhaps {left:.1g} states left" if left is not None else "")
             )
 
         yield watch
@@ -118,20 +137,22 @@ def _print_search(found: Found) -> None:
     from pageherd.machine.jit import ALARMS
 
     out = console()
-    size = f"{found.states} states, {found.transitions} transitions, depth {found.depth}"
+    cores = "1 core" if found.cores == 1 else f"{found.cores} cores"
+    size = found.size
+    reached = f"{size.states} states, {size.transitions} transitions, depth {size.depth}"
     lines = [
-        f"{size}, {found.seconds:.2f} s on 1 core, {found.bytes_per_state:.0f} bytes per state",
+        f"{reached}, {size.seconds:.2f} s on {cores}, {size.bytes_per_state:.0f} bytes per state",
         "states are compared in full, up to renaming; promises are checked after each operation",
         f"operations: {', '.join(found.client.verbs)}",
     ]
-    if found.interrupted:
+    if found.size.interrupted:
         lines.insert(1, "interrupted: the scope is not exhausted")
     elif not found.complete:
         lines.insert(1, "the bound on states was hit: the scope is not exhausted")
     else:
         lines.insert(1, "the scope is exhausted")
-    if found.stuck:
-        lines.append(f"cut short: {ALARMS[found.stuck]}")
+    if found.size.stuck:
+        lines.append(f"cut short: {ALARMS[found.size.stuck]}")
     if found.client.same:
         same = (f"{verb} ({first})" for verb, first in found.client.same.items())
         lines.append(f"left out, flags equal to another call's: {', '.join(same)}")
@@ -155,9 +176,9 @@ def _print_json(found: Found) -> None:
             promise=promise,
             verdict=found.verdict(promise),
             trace=list(breach.operations) if breach else [],
-            states=found.states,
-            transitions=found.transitions,
-            seconds=round(found.seconds, 6),
+            states=found.size.states,
+            transitions=found.size.transitions,
+            seconds=round(found.size.seconds, 6),
             complete=found.complete,
         )
 

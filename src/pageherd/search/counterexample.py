@@ -13,13 +13,11 @@ from pageherd.search.check import Checker, Chosen
 from pageherd.search.scope import NOBODY, Move
 
 if TYPE_CHECKING:
-    from pageherd.search.hunt import Search
+    from pageherd.search.breadth import Order, Search
 
 _PROCESSES: Final = "PCDEFG"
 _PAGES: Final = "abcd"
 _REFERENCES: Final = "rstuvwxy"
-
-Order = tuple[tuple[int, ...], ...]
 
 
 @dataclass(slots=True)

@@ -19,7 +19,9 @@ from pageherd.machine.state import LIVE, UNUSED, VM_LOCKED, VM_MAPPED
 from pageherd.machine.watch import ALIVE
 from pageherd.promises.checks import check_state
 from pageherd.promises.leaks import check_leaks
-from pageherd.search.canonical import Work, canonical, decode, encode, simplify
+from pageherd.search.canonical import canonical
+from pageherd.search.forget import simplify
+from pageherd.search.packing import Work, decode, encode
 from pageherd.search.scope import (
     ANY,
     MAPPED,
@@ -35,17 +37,18 @@ SCRATCH: Final = 2
 TORN: Final = 3
 NR_RECORDS: Final = 4
 
-# the places of `count`
-NEXT: Final = 0  # the state to be expanded next
-STATES: Final = 1
-TRANSITIONS: Final = 2
-DEPTH: Final = 3  # operations from the first state to the one that is expanded next
-LEVEL_END: Final = 4
-PRUNED: Final = 5
-STUCK: Final = 6
-ALARM: Final = 7
-ALARM_EDGE: Final = 8
-NR_COUNTS: Final = 9
+# the places of `tally`, which is what the expansion of some states came to
+FOUND: Final = 0  # successors that may be new
+TRANSITIONS: Final = 1
+PRUNED: Final = 2
+STUCK: Final = 3
+ALARM: Final = 4
+ALARM_EDGE: Final = 5
+NR_TALLIES: Final = 6
+
+_NODE_BITS: Final = np.uint64(32)
+_NODE_MASK: Final = np.uint64((1 << 32) - 1)
+_NOTHING: Final = np.uint64(0)
 
 
 @helper
@@ -144,14 +147,33 @@ def apply(states: States, words: Any, w: Work, k: KernelRecord, op: Any, g: Any)
 
 
 @helper
-def find(code_words: Any, table: Any, node: int) -> Any:
-    """The place in the table where the code at `node` is, or would go."""
-    mask = table.shape[0] - 1
-    n = code_words.shape[1]
-    slot = np.int64(hash_words(code_words, node, n) & np.uint64(mask))
-    while table[slot] >= 0 and not same_words(code_words, table[slot], node, n):
-        slot = (slot + 1) & mask
-    return slot
+def find(code_words: Any, table: Any, words: Any, i: int, hashed: Any) -> Any:
+    """The place in the table where the code at words[i] is, or would go.
+
+    An entry of the table is the upper half of a code's hash, and its number plus one; codes whose
+    halves agree are compared in full.
+    """
+    mask = np.uint64(table.shape[0] - 1)
+    n = words.shape[1]
+    place = hashed & mask
+    while table[place] != _NOTHING:
+        entry = table[place]
+        if entry >> _NODE_BITS == hashed >> _NODE_BITS:
+            node = np.int64(entry & _NODE_MASK) - 1
+            alike = True
+            for w in range(n):
+                if code_words[node, w] != words[i, w]:
+                    alike = False
+                    break
+            if alike:
+                return place
+        place = (place + np.uint64(1)) & mask
+    return place
+
+
+@helper
+def entry_of(hashed: Any, node: int) -> Any:
+    return hashed >> _NODE_BITS << _NODE_BITS | np.uint64(node + 1)
 
 
 @helper
@@ -183,78 +205,113 @@ def expand(
     codes: Any,
     code_words: Any,
     table: Any,
-    parents: Any,
-    edges: Any,
+    first: int,
+    last: int,
+    new_codes: Any,
+    new_words: Any,
+    new_hashes: Any,
+    new_parents: Any,
+    new_edges: Any,
+    met: Any,
     broken: Any,
-    count: Any,
-    budget: int,
+    tally: Any,
 ) -> None:
-    """Expand up to `budget` states; sooner back when the arrays are full or an alarm is raised.
+    """Expand the stored states first .. last - 1 and list the successors that are not stored yet.
+
+    Only reads what several threads share.
 
     Args:
         states: NR_RECORDS records, of which EMPTY is the template; words: the same memory as words.
         codes: (capacity, bytes) the stored states; code_words: the same memory as words.
-        table: (power of two,) int32, -1 where there is nothing.
-        parents, edges: (capacity,) the state and the operation that first led to each state.
-        broken: (NR_PROMISES, 2) int32, all -1 at first: state and operation of the shortest breach.
-        count: see the places above.
+        table: (power of two,) uint64 of the stored states, see `find`.
+        new_codes, ...: room for all successors; `tally` says how many there are.
+        met: (power of two,) uint64, for the table of this call's successors.
+        broken: (NR_PROMISES, 2) state and operation of the first breach of this call, or -1.
+        tally: (NR_TALLIES,) see above.
     """
     k, w = kernels[0], works[0]
-    capacity = codes.shape[0]
-    nr_ops = ops.shape[0]
-    stop = min(count[NEXT] + budget, np.int64(2147483647))
-    while count[NEXT] < count[STATES] and count[NEXT] < stop:
-        i = count[NEXT]
-        if count[STATES] + nr_ops >= capacity:
-            return
-        if i == count[LEVEL_END]:
-            count[DEPTH] += 1
-            count[LEVEL_END] = count[STATES]
+    met[:] = _NOTHING
+    broken[:] = -1
+    tally[:] = 0
+    n = code_words.shape[1]
+    for i in range(first, last):
         load(states, words, w, codes, i)
         base = states[BASE]
-        for j in range(nr_ops):
+        for j in range(ops.shape[0]):
             g = guards[j]
             if not enabled(base, g) or (
                 g.ordered_by != 0 and g.order != 0 and not order_matters(base, g.ordered_by)
             ):
                 continue
-            count[TRANSITIONS] += 1
+            tally[TRANSITIONS] += 1
             if not apply(states, words, w, k, ops[j], g):
                 continue
             s = states[SCRATCH]
             bits = breaches_of(s)
             if s.alarm == ALARM_STUCK or s.alarm == ALARM_OVERFLOW:
-                count[STUCK] = s.alarm
+                tally[STUCK] = s.alarm
                 continue
             note_broken(broken, bits, i, j)
             if bits & (1 << ALIVE):
-                count[PRUNED] += 1
+                tally[PRUNED] += 1
                 continue
             simplify(s, w)
             canonical(s, w)
             if s.alarm != 0:
-                count[ALARM] = s.alarm
-                count[ALARM_EDGE] = j
+                tally[ALARM] = s.alarm
+                tally[ALARM_EDGE] = j
                 return
-            node = count[STATES]
+            found = tally[FOUND]
             for at in range(w.bytes):
-                codes[node, at] = w.code[w.best, at]
-            slot = find(code_words, table, node)
-            if table[slot] >= 0:
+                new_codes[found, at] = w.code[w.best, at]
+            hashed = hash_words(new_words, found, n)
+            if table[find(code_words, table, new_words, found, hashed)] != _NOTHING:
                 continue
-            table[slot] = node
-            parents[node] = i
-            edges[node] = j
-            count[STATES] = node + 1
+            place = find(new_words, met, new_words, found, hashed)
+            if met[place] != _NOTHING:
+                continue
+            met[place] = entry_of(hashed, found)
+            new_hashes[found] = hashed
+            new_parents[found] = i
+            new_edges[found] = j
+            tally[FOUND] = found + 1
             note_broken(broken, leaks_of(states, words, k), i, j)
-        count[NEXT] = i + 1
 
 
 @driver
-def enter(codes: Any, code_words: Any, table: Any, first: int, last: int) -> None:
+def store(
+    codes: Any,
+    code_words: Any,
+    table: Any,
+    parents: Any,
+    edges: Any,
+    count: int,
+    new_words: Any,
+    new_hashes: Any,
+    new_parents: Any,
+    new_edges: Any,
+    found: int,
+) -> int:
+    """Store the successors listed by `expand` that are new; how many states there are then."""
+    for i in range(found):
+        place = find(code_words, table, new_words, i, new_hashes[i])
+        if table[place] != _NOTHING:
+            continue
+        for w in range(new_words.shape[1]):
+            code_words[count, w] = new_words[i, w]
+        parents[count] = new_parents[i]
+        edges[count] = new_edges[i]
+        table[place] = entry_of(new_hashes[i], count)
+        count += 1
+    return count
+
+
+@driver
+def enter(code_words: Any, table: Any, first: int, last: int) -> None:
     """Enter stored states into an empty table (it has grown)."""
     for node in range(first, last):
-        table[find(code_words, table, node)] = node
+        hashed = hash_words(code_words, node, code_words.shape[1])
+        table[find(code_words, table, code_words, node, hashed)] = entry_of(hashed, node)
 
 
 @driver

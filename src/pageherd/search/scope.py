@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import permutations
 from math import factorial
-from types import FunctionType, MappingProxyType
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -26,9 +26,9 @@ from pageherd.machine.operations import (
     build,
     encode,
 )
-from pageherd.machine.verbs import PROT_WORDS, VERBS, Kind, Result
+from pageherd.machine.verbs import VERBS, Kind, Result
 from pageherd.rules.choose import Kernel, nearest
-from pageherd.search.canonical import BITS, FRESH
+from pageherd.search.packing import FRESH, held_frames
 
 NOBODY: Final = -1
 ALL_CPUS: Final = -1
@@ -124,6 +124,15 @@ no call of their own, and `send_zerocopy`, whose flags are those of vmsplice; `w
 `swapoff`, since the disk of a hunt writes at once and stays.  Overmapping is munmap, then mmap.
 """
 
+ADVICE: Final = ("dontfork", "dofork", "wipeonfork")
+"""Only in a hunt if `--ops` names them.  They make a child begin without a page, or with an empty
+one: as if it had been forked before the page was mapped, which is a program of the hunt, and no
+longer.  Their flags would multiply the states of each page by four, to no other end."""
+
+_PROTECTIONS: Final = ("r", "rw")
+"""Not `none`: a page that may be read can do all that one without access can, and what mprotect and
+GUP make of it is the same."""
+
 ANY: Final = 0
 MAPPED: Final = 1
 UNMAPPED: Final = 2
@@ -179,7 +188,8 @@ def chosen_verbs(ops: Collection[str] = (), without: Collection[str] = ()) -> tu
     for name in (*ops, *without):
         if name not in OPERATIONS:
             raise ScopeError(f"no operation '{name}' in a hunt{nearest(name, OPERATIONS)}")
-    return tuple(v for v in OPERATIONS if (not ops or v in ops) and v not in without)
+    chosen = ops or tuple(v for v in OPERATIONS if v not in ADVICE)
+    return tuple(v for v in OPERATIONS if v in chosen and v not in without)
 
 
 def client_of(
@@ -200,13 +210,13 @@ def client_of(
 
 
 def _duplicates(record: Any, verbs: Collection[str]) -> dict[str, str]:
-    """Calls that use the same FOLL_ flags as an earlier one: `later -> earlier`."""
-    first: dict[tuple[bool, int], str] = {}
+    """Calls that take pages exactly as an earlier one does: `later -> earlier`."""
+    first: dict[tuple[bool, int, int], str] = {}
     same: dict[str, str] = {}
     for verb in verbs:
         if verb in _TAKES or verb in _REMOTE:
-            question = BUILDERS[verb](Operands(thread=0, mm=0)).question
-            flags = (verb in _TAKES, int(record["rule"][0, question]))
+            built = BUILDERS[verb](Operands(thread=0, mm=0))
+            flags = (verb in _TAKES, int(record["rule"][0, built.question]), built.other)
             if flags in first:
                 same[verb] = first[flags]
             first.setdefault(flags, verb)
@@ -234,7 +244,7 @@ def _moves_of(scope: Scope, verb: str, mm: int) -> Iterator[Move]:
     elif verb == "fork":
         yield from (Move(verb, mm, to=child) for child in range(scope.processes) if child != mm)
     elif verb == "mprotect":
-        yield from (Move(verb, mm, page, prot=prot) for page in pages for prot in PROT_WORDS)
+        yield from (Move(verb, mm, page, prot=prot) for page in pages for prot in _PROTECTIONS)
     elif verb == "mremap":
         yield from (Move(verb, mm, page, to=to) for page in pages for to in pages if to != page)
     elif verb in _TAKES:
@@ -302,38 +312,9 @@ def _guard(move: Move, symmetry: bool) -> dict[str, int]:
     }
 
 
-def bits_looked_at(kernel: Kernel) -> tuple[str, ...]:
-    """Which of BITS some rule of the kernel mentions; a user's own rule may look at all.
-
-    An entry's dirty bit also matters where the kernel's way of counting can take a mapped page for
-    an unmapped one: it may then be written to swap, and be clean, with a dirty entry left.
-    """
-    rules = [f for chosen in kernel.choices.values() for f in chosen.functions]
-    if not all(chosen.trusted for chosen in kernel.choices.values()):
-        return BITS
-    found = {bit for bit in BITS for rule in rules if _mentions(rule, bit)}
-    if kernel.of("counting") != "exact":
-        found.add("PTE_DIRTY")
-    return tuple(bit for bit in BITS if bit in found)
-
-
-def _mentions(function: Any, name: str) -> bool:
-    """Whether a rule, or a helper that it calls, uses the constant `name`."""
-    function = getattr(function, "py_func", function)
-    if not isinstance(function, FunctionType):
-        return False
-    names = function.__code__.co_names
-    return name in names or any(
-        _mentions(function.__globals__[used], name)
-        for used in names
-        if used in function.__globals__
-    )
-
-
 def empty_hunt_state(scope: Scope, layout: Layout) -> Any:
     """The template of all states: nobody lives, every frame that can be in use at once is there."""
     from pageherd.machine.state import SWAP_DISK
-    from pageherd.search.canonical import held_frames
     from pageherd.search.program import empty_state
 
     mms, pages, refs, slots = scope.sizes

@@ -1,0 +1,373 @@
+"""States as short rows of bytes, and back.
+
+A hunt keeps each state as a short row of bytes, its *code*.  Processes, pages and references may
+be renamed at will: of all codes that one state has under the permutations of those, the smallest
+is kept.  Frames and swap slots are numbered by first appearance (page tables, then references), so
+their names never matter.  What is between operations always the same (locks, registers, the fork
+sequence) or never decides anything (running totals; the index of a frame, since hunts set `moved`)
+has no place in a code.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import permutations, product
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from pageherd.machine.jit import ALARM_NO_FRAME, ALARM_OVERFLOW, helper
+from pageherd.machine.layout import Layout, State, words_compared
+from pageherd.machine.state import PTE_PRESENT, PTE_SWAP, REF_SHARED, ZERO_FRAME
+
+Work: TypeAlias = Any
+"""One record of `work_dtype`: the permutations, and room for the codes being compared."""
+
+FRESH: Final = 99  # the value that every store stores: no state between operations has it
+TOKENS: Final = 64  # in a search with tokens: values are renamed to 1, 2, ... below this
+
+_FRAME_BYTES: Final = 3
+_MAX_NIBBLE: Final = 15
+_MAX_BYTE: Final = 255
+
+
+def held_frames(mms: int, pages: int, refs: int, slots: int) -> int:
+    """Frames that can be held between operations: mapped, cached, referenced, in the one batch."""
+    return mms * pages + slots + refs + 1
+
+
+def code_bytes(mms: int, pages: int, refs: int, slots: int, tokens: bool) -> int:
+    """Bytes of a code, rounded up to whole words."""
+    frames = held_frames(mms, pages, refs, slots)
+    plain = mms * (1 + 3 * pages) + 3 * refs + 2 * slots + 2 + _FRAME_BYTES * frames
+    kept = mms * pages + slots + frames + 1 if tokens else 0
+    return (plain + kept + 7) // 8 * 8
+
+
+@cache
+def work_dtype(layout: Layout) -> np.dtype[Any]:
+    """The dtype of a `Work` record; sized by the layout, so that scopes share compiled code."""
+    sizes = layout.mms, layout.pages, layout.refs
+    orders = int(np.prod([np.prod(np.arange(1, size + 1)) for size in sizes]))
+    longest = code_bytes(*sizes, layout.slots, True)
+    return np.dtype(
+        [
+            ("orders", "i8"),  # how many of `mm_at`, ... are in use; the first changes no name
+            ("refs", "i8"),  # of the scope
+            ("held", "i8"),  # frames that a code has room for
+            ("bytes", "i8"),  # of a code
+            ("tokens", "i8"),  # whether real values are kept
+            ("forget", "i8"),  # what may be forgotten, in the bits of `forget.py`
+            ("compared", "i8"),  # words of a record that tell states apart
+            ("best", "i8"),  # which of the two rows of `code` is the smallest so far
+            ("mm_at", "i1", (orders, layout.mms)),  # the old name at each new place
+            ("page_at", "i1", (orders, layout.pages)),
+            ("ref_at", "i1", (orders, layout.refs)),
+            ("key", "i8", (2, layout.mms + layout.refs)),
+            ("code", "u1", (2, longest)),
+            ("row", "u1", (longest,)),
+            ("frame_no", "i1", (layout.frames,)),  # 0: not numbered yet
+            ("slot_no", "i1", (layout.slots,)),
+            ("frame_at", "i1", (layout.frames + 1,)),  # the frame with each number
+            ("slot_at", "i1", (layout.slots + 1,)),
+            ("nr_frames", "i8"),
+            ("nr_slots", "i8"),
+            ("mm_to", "i1", (layout.mms,)),  # the new name of each old one
+            ("page_to", "i1", (layout.pages,)),
+            ("value_no", "i1", (FRESH + 1,)),
+            ("nr_values", "i8"),
+        ],
+        align=True,
+    )
+
+
+def work_record(
+    layout: Layout,
+    sizes: tuple[int, int, int, int],
+    forget: int = 0,
+    *,
+    tokens: bool = False,
+    symmetry: bool = True,
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """Room to work in for (processes, pages, references, slots); without symmetry: one order."""
+    mms, pages, refs, _ = sizes
+    work = np.zeros(1, work_dtype(layout))
+    every = list(
+        product(permutations(range(mms)), permutations(range(pages)), permutations(range(refs)))
+    )
+    for i, (mm, page, ref) in enumerate(every):
+        work["mm_at"][0, i, :mms] = mm
+        work["page_at"][0, i, :pages] = page
+        work["ref_at"][0, i, :refs] = ref
+    work["orders"] = len(every) if symmetry else 1
+    work["refs"] = refs
+    work["held"] = held_frames(*sizes)
+    work["compared"] = words_compared(layout) // 8
+    work["bytes"] = code_bytes(*sizes, tokens)
+    work["tokens"] = int(tokens)
+    work["forget"] = forget
+    return work
+
+
+@helper
+def word(value: Any) -> int:
+    """A field as a signed word: Numba takes a small unsigned field for an unsigned word."""
+    return np.int64(value)  # type: ignore[return-value]
+
+
+# -- numbering frames and slots ------------------------------------------------------------------
+
+
+@helper
+def number_frame(s: State, w: Work, frame: int) -> int:
+    """The number of a frame in use, the next one if it has none; its slot is numbered with it."""
+    if frame <= ZERO_FRAME or w.frame_no[frame] != 0:
+        return word(w.frame_no[frame]) if frame > ZERO_FRAME else 0
+    w.nr_frames += 1
+    w.frame_no[frame] = w.nr_frames
+    w.frame_at[w.nr_frames] = frame
+    slot = word(s.frame_slot[frame]) - 1
+    if slot >= 0 and w.slot_no[slot] == 0:
+        w.nr_slots += 1
+        w.slot_no[slot] = w.nr_slots
+        w.slot_at[w.nr_slots] = slot
+    return word(w.frame_no[frame])
+
+
+@helper
+def number_slot(s: State, w: Work, slot: int) -> int:
+    """The number of a slot in use; the frame that is cached for it is numbered with it."""
+    if w.slot_no[slot] == 0:
+        w.nr_slots += 1
+        w.slot_no[slot] = w.nr_slots
+        w.slot_at[w.nr_slots] = slot
+        number_frame(s, w, word(s.slot_frame[slot]) - 1)
+    return word(w.slot_no[slot])
+
+
+@helper
+def frame_traits(s: State, w: Work, frame: int) -> int:
+    """What tells apart frames that no page table and no reference names."""
+    slot = word(s.frame_slot[frame]) - 1
+    traits = word(s.refcount[frame]) * 16 + word(s.mapcount[frame])
+    traits = traits * 64 + (word(s.page_flags[frame]) | (32 if s.frame_batch[frame] else 0))
+    traits = traits * 16 + word(s.pincount[frame])
+    if slot < 0:
+        return traits * 4096
+    return (
+        traits * 4096 + 1 + 4 * word(s.swap_count[slot]) + 1024 * (word(s.slot_content[slot]) & 3)
+    )
+
+
+@helper
+def number_the_rest(s: State, w: Work) -> None:
+    """Frames and slots that only batches and the swap cache know, in an order free of names.
+
+    Those with equal traits are alike in every way: nothing else names them.
+    """
+    while True:
+        chosen, least = -1, 0
+        for frame in range(1, s.nr_frames):
+            if w.frame_no[frame] == 0 and (s.refcount[frame] != 0 or s.pincount[frame] != 0):
+                traits = frame_traits(s, w, frame)
+                if chosen < 0 or traits < least:
+                    chosen, least = frame, traits
+        if chosen < 0:
+            break
+        number_frame(s, w, chosen)
+    while True:
+        chosen, least = -1, 0
+        for slot in range(s.nr_slots):
+            if w.slot_no[slot] == 0 and s.swap_count[slot] != 0:
+                traits = word(s.swap_count[slot]) * 256 + word(s.slot_content[slot])
+                if chosen < 0 or traits < least:
+                    chosen, least = slot, traits
+        if chosen < 0:
+            break
+        number_slot(s, w, chosen)
+
+
+# -- the code of a state -------------------------------------------------------------------------
+
+
+@helper
+def put(w: Work, buffer: int, at: int, byte: int) -> int:
+    w.code[buffer, at] = byte
+    return at + 1
+
+
+@helper
+def encode(s: State, w: Work, order: int, buffer: int) -> None:
+    """Write the code of the state, renamed by `order`, to w.code[buffer]."""
+    mms, pages, refs, slots = word(s.nr_mms), word(s.nr_pages), word(w.refs), word(s.nr_slots)
+    w.nr_frames, w.nr_slots = 0, 0
+    for frame in range(s.nr_frames):
+        w.frame_no[frame] = 0
+    for slot in range(slots):
+        w.slot_no[slot] = 0
+    for i in range(mms):
+        w.mm_to[w.mm_at[order, i]] = i
+    for i in range(pages):
+        w.page_to[w.page_at[order, i]] = i
+    at = 0
+    for i in range(mms):
+        mm = w.mm_at[order, i]
+        at = put(w, buffer, at, word(s.mm_state[mm]) | word(s.mm_has_pinned[mm]) << 2)
+        for j in range(pages):
+            page = w.page_at[order, j]
+            pte, to = word(s.pte[mm, page]), word(s.pte_to[mm, page])
+            if pte & PTE_SWAP:
+                to = number_slot(s, w, to)
+            elif pte & PTE_PRESENT:
+                to = number_frame(s, w, to)
+            want = 0 if w.tokens else word(s.want[mm, page])
+            at = put(w, buffer, at, word(s.vma[mm, page]))
+            at = put(w, buffer, at, pte | want << 6)
+            at = put(w, buffer, at, to)
+    for i in range(refs):
+        ref = w.ref_at[order, i]
+        held = word(s.ref_frame[ref])
+        owner, page = 0, word(s.ref_page[ref])
+        if held:
+            held = 1 + number_frame(s, w, held - 1)
+            if word(s.ref_state[ref]) & REF_SHARED == 0:
+                owner = word(w.mm_to[s.ref_mm[ref]])
+        if page:
+            page = 1 + word(w.page_to[page - 1])
+        at = put(w, buffer, at, held)
+        at = put(w, buffer, at, word(s.ref_flags[ref]))
+        at = put(w, buffer, at, owner | page << 3 | word(s.ref_state[ref]) << 6)
+    number_the_rest(s, w)
+    at = encode_frames(s, w, buffer, at)
+    if w.tokens:
+        at = encode_values(s, w, order, buffer, at)
+    while at < w.bytes:
+        at = put(w, buffer, at, 0)
+
+
+@helper
+def encode_frames(s: State, w: Work, buffer: int, at: int) -> int:
+    """The part of a code about slots and frames, in the order of their numbers."""
+    for number in range(1, s.nr_slots + 1):
+        count, frame = 0, 0
+        if number <= w.nr_slots:
+            slot = w.slot_at[number]
+            kept = 0 if w.tokens else word(s.slot_content[slot])
+            count = word(s.swap_count[slot]) | kept << 6
+            frame = number_frame(s, w, word(s.slot_frame[slot]) - 1)
+        at = put(w, buffer, at, count)
+        at = put(w, buffer, at, frame)
+    at = put(w, buffer, at, word(s.refcount[ZERO_FRAME]))
+    at = put(w, buffer, at, word(s.pincount[ZERO_FRAME]))
+    if w.nr_frames > w.held:
+        s.alarm = ALARM_NO_FRAME
+        return at
+    for number in range(1, w.held + 1):
+        refs, maps, flags = 0, 0, 0
+        if number <= w.nr_frames:
+            frame = w.frame_at[number]
+            refs = word(s.refcount[frame])
+            maps = word(s.mapcount[frame]) | word(s.pincount[frame]) << 4
+            flags = word(s.page_flags[frame]) | (32 if s.frame_batch[frame] else 0)
+            if s.frame_slot[frame] != 0:
+                flags |= word(w.slot_no[word(s.frame_slot[frame]) - 1]) << 6
+            if s.mapcount[frame] > _MAX_NIBBLE or s.pincount[frame] > _MAX_NIBBLE:
+                s.alarm = ALARM_OVERFLOW
+            if refs > _MAX_BYTE:
+                s.alarm = ALARM_OVERFLOW
+        at = put(w, buffer, at, refs)
+        at = put(w, buffer, at, maps)
+        at = put(w, buffer, at, flags)
+    return at
+
+
+@helper
+def rename(w: Work, value: int) -> int:
+    """The new name of a value; zero keeps its name."""
+    if value == 0:
+        return 0
+    if w.value_no[value] == 0:
+        w.nr_values += 1
+        w.value_no[value] = w.nr_values
+    return word(w.value_no[value])
+
+
+@helper
+def encode_values(s: State, w: Work, order: int, buffer: int, at: int) -> int:
+    """The values themselves, renamed by first appearance (a search that keeps tokens)."""
+    for value in range(FRESH + 1):
+        w.value_no[value] = 0
+    w.nr_values = 0
+    for i in range(s.nr_mms):
+        for j in range(s.nr_pages):
+            mm, page = w.mm_at[order, i], w.page_at[order, j]
+            at = put(w, buffer, at, rename(w, word(s.want[mm, page])))
+    at = put(w, buffer, at, rename(w, word(s.content[ZERO_FRAME])))
+    for number in range(1, w.held + 1):
+        value = word(s.content[w.frame_at[number]]) if number <= w.nr_frames else 0
+        at = put(w, buffer, at, rename(w, value))
+    for number in range(1, s.nr_slots + 1):
+        value = word(s.slot_content[w.slot_at[number]]) if number <= w.nr_slots else 0
+        at = put(w, buffer, at, rename(w, value))
+    return at
+
+
+@helper
+def decode(w: Work, s: State) -> None:
+    """The state that the code in w.row stands for; `s` is an empty state of the scope."""
+    mms, pages, refs, slots = word(s.nr_mms), word(s.nr_pages), word(w.refs), word(s.nr_slots)
+    at = 0
+    for mm in range(mms):
+        s.mm_state[mm] = w.row[at] & 3
+        s.mm_has_pinned[mm] = w.row[at] >> 2
+        at += 1
+        for page in range(pages):
+            pte = word(w.row[at + 1]) & 63
+            s.vma[mm, page] = w.row[at]
+            s.pte[mm, page] = pte
+            s.want[mm, page] = w.row[at + 1] >> 6
+            s.pte_to[mm, page] = word(w.row[at + 2]) - (1 if pte & PTE_SWAP else 0)
+            at += 3
+    for ref in range(refs):
+        if w.row[at] != 0:
+            s.ref_frame[ref] = w.row[at]
+            s.ref_times[ref] = 1
+            s.ref_flags[ref] = w.row[at + 1]
+            s.ref_mm[ref] = w.row[at + 2] & 7
+            s.ref_page[ref] = w.row[at + 2] >> 3 & 7
+            s.ref_state[ref] = w.row[at + 2] >> 6
+        at += 3
+    for slot in range(slots):
+        s.swap_count[slot] = w.row[at] & 63
+        s.slot_content[slot] = w.row[at] >> 6
+        s.slot_frame[slot] = 0 if w.row[at + 1] == 0 else w.row[at + 1] + 1
+        at += 2
+    s.refcount[ZERO_FRAME] = w.row[at]
+    s.pincount[ZERO_FRAME] = w.row[at + 1]
+    at += 2
+    for frame in range(1, w.held + 1):
+        s.refcount[frame] = w.row[at]
+        s.mapcount[frame] = w.row[at + 1] & 15
+        s.pincount[frame] = w.row[at + 1] >> 4
+        s.page_flags[frame] = w.row[at + 2] & 31
+        s.frame_batch[frame] = w.row[at + 2] >> 5 & 1
+        s.frame_slot[frame] = w.row[at + 2] >> 6
+        used = s.refcount[frame] != 0 or s.pincount[frame] != 0
+        s.content[frame] = 1 if used else 0
+        at += _FRAME_BYTES
+    if w.tokens:
+        decode_values(w, s, at)
+
+
+@helper
+def decode_values(w: Work, s: State, at: int) -> None:
+    for mm in range(s.nr_mms):
+        for page in range(s.nr_pages):
+            s.want[mm, page] = w.row[at]
+            at += 1
+    for frame in range(w.held + 1):
+        s.content[frame] = w.row[at]
+        at += 1
+    for slot in range(s.nr_slots):
+        s.slot_content[slot] = w.row[at]
+        at += 1
