@@ -1,7 +1,8 @@
 """Figures and ratios in one run: python benchmarks/bench.py [PART ...]
 
-Without arguments all parts are run: start, cold, compile, rule, simulate, search.  Needs only the
-package itself.  Parts that depend on a fresh or uncompiled machine run in their own process.
+Without arguments all parts are run: start, cold, compile, rule, simulate, search, real.  Needs only
+the package itself; `real` needs a C compiler, and QEMU for its second half.  Parts that depend on a
+fresh or uncompiled machine run in their own process.
 """
 
 from __future__ import annotations
@@ -398,6 +399,116 @@ def plain_child() -> Any:
     }
 
 
+# -- real: programs per second on real kernels ---------------------------------------------------
+
+PROGRAMS = 600
+GUEST = "debian-6.1"
+FORKS = 5000
+PEER = """\
+#include <stdio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+int main(void)
+{
+    struct timespec from, to;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    for (int i = 0; i < %d; i++) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(0);
+        waitpid(child, NULL, 0);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    printf("%%f\\n", to.tv_sec - from.tv_sec + (to.tv_nsec - from.tv_nsec) / 1e9);
+    return 0;
+}
+"""
+
+
+def real() -> None:
+    found = child("real")
+    if "problem" in found:
+        row("real: skipped", "", aim=found["problem"])
+        return
+    steps, processes = found["steps"] / PROGRAMS, found["processes"] / PROGRAMS
+    row(
+        "real: programs/s on the running kernel",
+        f"{found['rate']:.0f}",
+        aim=f"{PROGRAMS} programs of {steps:.1f} steps and {processes:.1f} processes",
+    )
+    peer = FORKS / found["peer"]
+    row(
+        "  peer: fork, _exit, waitpid in a loop of C",
+        "",
+        f"{peer:.0f}",
+        f"{found['rate'] / peer:.3f}",
+    )
+    row("real: programs/s, each held to the model", f"{found['held']:.0f}")
+    if "guest_problem" in found:
+        row(f"real: {GUEST} skipped", "", aim=found["guest_problem"])
+        return
+    row(f"real: one boot of {GUEST}, {found['accel']}", f"{found['boot']:.1f} s")
+    row(
+        f"real: {PROGRAMS} programs in that boot",
+        f"{found['batch']:.1f} s",
+        aim=f"{PROGRAMS / (found['batch'] - found['boot']):.0f} programs/s after the boot",
+    )
+
+
+def real_child() -> Any:
+    from pageherd.errors import PageherdError
+    from pageherd.real import images
+    from pageherd.real.compile import compile_static
+    from pageherd.real.conform import prepare
+    from pageherd.real.target import Batch, Host, Report, Target, Vm, by_swap, find
+
+    def batch(target: Target, programs: Any) -> tuple[float, Any, Any]:
+        report = Report()
+        began = time.perf_counter()
+        runs = {run.id: run for run in target.run(Batch(by_swap(programs)), report)}
+        seconds = time.perf_counter() - began
+        if len(runs) != len(programs):
+            raise SystemExit(f"{target.name}: {len(runs)} of {len(programs)}: {report.ended}")
+        return seconds, runs, report
+
+    try:
+        host = prepare(Host())
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "forks.c"
+            source.write_text(PEER % FORKS, encoding="utf-8")
+            peer = compile_static(source)
+    except PageherdError as error:
+        return {"problem": str(error).splitlines()[0]}
+    supply = host.supply(1)
+    samples = [next(supply)[1] for _ in range(PROGRAMS)]
+    host.hold(samples[0], batch(host.target, samples[:1])[1][samples[0].word])  # compiles
+    forks = [float(subprocess.check_output([peer])) for _ in range(2)]
+    seconds, runs, _ = batch(host.target, samples)
+    forks.append(float(subprocess.check_output([peer])))
+    began = time.perf_counter()
+    for program in samples:
+        host.hold(program, runs[program.word])
+    found: dict[str, Any] = {
+        "steps": sum(len(program.program.steps) for program in samples),
+        "processes": sum(len(program.program.names.processes) for program in samples),
+        "rate": PROGRAMS / seconds,
+        "held": PROGRAMS / (seconds + time.perf_counter() - began),
+        "peer": min(forks),
+    }
+    try:
+        image = images.cached(GUEST)
+        if image is None:
+            return found | {"guest_problem": f"not fetched: pageherd real --on {GUEST}"}
+        guest = prepare(find(GUEST))
+    except PageherdError as error:
+        return found | {"guest_problem": str(error).splitlines()[0]}
+    supply = guest.supply(1)
+    total, _, report = batch(Vm(image), [next(supply)[1] for _ in range(PROGRAMS)])
+    return found | {"batch": total, "boot": report.boot_seconds, "accel": report.accel}
+
+
 # -- all of it -----------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[], None]] = {
@@ -407,12 +518,14 @@ PARTS: dict[str, Callable[[], None]] = {
     "rule": rule,
     "simulate": simulate,
     "search": search,
+    "real": real,
 }
 CHILDREN: dict[str, Callable[[], Any]] = {
     "compile": compile_child,
     "simulate": simulate_child,
     "search": search_child,
     "plain": plain_child,
+    "real": real_child,
 }
 
 

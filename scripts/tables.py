@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pageherd.machine.questions import QUESTIONS
+from pageherd.machine.verbs import VERBS
 from pageherd.promises.table import PROMISES
+from pageherd.real.levers import LEVERS, NOT_STEERABLE, Lever
 from pageherd.rules import kernels
 from pageherd.rules.base import DecisionPoint
 from pageherd.rules.calls import CALLS
@@ -106,12 +108,33 @@ def promise_table() -> str:
     return table(("promise", "broken when"), rows)
 
 
+def levers() -> str:
+    rows = [
+        (f"`{verb}`", LEVERS[verb].call, needs(LEVERS[verb]), LEVERS[verb].since)
+        for verb in VERBS
+        if verb in LEVERS
+    ]
+    return table(("step", "done by", "needs", "since"), rows)
+
+
+def needs(lever: Lever) -> str:
+    """What must be there, beside the kernel's version."""
+    return "; ".join(word for word in (lever.config, lever.privilege) if word)
+
+
+def without_lever() -> str:
+    rows = [(f"`{verb}`", why) for verb, why in NOT_STEERABLE.items()]
+    return table(("step", "why not"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "overview": overview,
     "rules": rules,
     "calls": calls,
     "kernels": kernel_table,
     "promises": promise_table,
+    "levers": levers,
+    "without_lever": without_lever,
 }
 
 

@@ -1,7 +1,8 @@
 """A test for the tests: deliberately wrong steps, each caught by a promise.
 
 One step is replaced in the kernel's table of addresses; nothing else is compiled again.  A fault is
-caught when some test of the library breaks a promise that it keeps on the sound machine.
+caught when some test of the library breaks a promise that it keeps on the sound machine, or, where
+a fault breaks none, when a claim of some test no longer comes true.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pageherd.machine.jit import STEPS, helper, step_address
 from pageherd.machine.layout import TEST
 from pageherd.rules.choose import choose, record
 from pageherd.search.explore import explore_program
+from pageherd.search.verdict import judge
 
 StepFunction = Callable[[Any, int, Any], int]
 
@@ -51,6 +53,8 @@ _done = sound(steps.GUP_DONE)
 _slow = sound(steps.GUP_SLOW)
 _release = sound(steps.RELEASE)
 _move = sound(steps.MREMAP_MOVE)
+_mremap = sound(steps.MREMAP)
+_mremap_fail = sound(steps.MREMAP_FAIL)
 _swapoff = sound(steps.SWAPOFF)
 _drain = sound(steps.DRAIN)
 _tee = sound(steps.TEE)
@@ -323,6 +327,53 @@ def swapoff_takes_no_reference(s: Any, t: int, k: Any) -> int:
     return following
 
 
+def new_page_prepares_no_anon_vma(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    following = _anon_map(s, t, k)
+    s.vma[mm, page] &= 255 - st.VM_ANON_VMA
+    return following
+
+
+def swapoff_forgets_the_rest_of_the_cache(s: Any, t: int, k: Any) -> int:
+    if s.t_value[t] < s.nr_mms * s.nr_pages:
+        return _swapoff(s, t, k)
+    s.swap_kind = st.SWAP_NONE
+    s.t_result[t] = st.OK
+    return steps.IDLE
+
+
+def swapoff_leaves_the_device_on(s: Any, t: int, k: Any) -> int:
+    kind = s.swap_kind
+    following = _swapoff(s, t, k)
+    s.swap_kind = kind
+    return following
+
+
+def fork_copies_mappings_without_anon_vma(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    if page < s.nr_pages and s.vma[mm, page] & st.VM_MAPPED:
+        s.vma[mm, page] |= st.VM_ANON_VMA
+    return _page(s, t, k)
+
+
+def locked_memory_is_discarded(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    if page < s.nr_pages:
+        s.vma[mm, page] &= 255 - st.VM_LOCKED
+    return _zap(s, t, k)
+
+
+def failed_mremap_says_that_it_moved(s: Any, t: int, k: Any) -> int:
+    following = _mremap_fail(s, t, k)
+    s.t_result[t] = st.OK
+    return following
+
+
+def failed_mremap_keeps_what_it_found(s: Any, t: int, k: Any) -> int:
+    following = _mremap(s, t, k)
+    return steps.MREMAP_FAIL if s.t_return[t] == steps.MREMAP_FAIL else following
+
+
 FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.FORK_INSTALL, fork_takes_no_reference),
     (steps.FORK_INSTALL, fork_counts_no_mapping),
@@ -359,7 +410,18 @@ FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.TEE, tee_takes_one_too_few),
     (steps.MREMAP_MOVE, mremap_leaves_the_old_entry),
     (steps.SWAPOFF, swapoff_takes_no_reference),
+    (steps.ANON_MAP, new_page_prepares_no_anon_vma),
 )
+
+AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (
+    (steps.FORK_PAGE, fork_copies_mappings_without_anon_vma),
+    (steps.ZAP, locked_memory_is_discarded),
+    (steps.SWAPOFF, swapoff_forgets_the_rest_of_the_cache),
+    (steps.SWAPOFF, swapoff_leaves_the_device_on),
+    (steps.MREMAP_FAIL, failed_mremap_says_that_it_moved),
+    (steps.MREMAP, failed_mremap_keeps_what_it_found),
+)
+"""Faults that break no promise: the kernel would be odd, but no program is harmed."""
 
 
 @cache
@@ -387,6 +449,26 @@ def caught(number: int, fault: StepFunction) -> set[tuple[str, str, str]]:
 @pytest.mark.parametrize(("number", "fault"), FAULTS, ids=[fault.__name__ for _, fault in FAULTS])
 def test_a_planted_fault_is_caught(number: int, fault: StepFunction) -> None:
     assert caught(number, fault)
+
+
+def contradicted(number: int, fault: StepFunction) -> set[tuple[str, str]]:
+    """(test, kernel) for each test of which a claim fails on the faulty machine."""
+    found = set()
+    for kernel in KERNELS:
+        table = record(choose(kernel))
+        table["step"][0, number] = step_address(fault, TEST, keep=False)
+        for chosen in library():
+            explored = explore_program(checker().program(chosen), table)
+            if judge(chosen.test, chosen.variant, kernel, explored).agrees is False:
+                found.add((chosen.id, kernel))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "fault"), AGAINST_CLAIMS, ids=[fault.__name__ for _, fault in AGAINST_CLAIMS]
+)
+def test_a_fault_that_harms_nobody_contradicts_a_claim(number: int, fault: StepFunction) -> None:
+    assert contradicted(number, fault)
 
 
 def test_there_are_enough_faults() -> None:

@@ -46,8 +46,15 @@ def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             yield "an entry is present and swapped"
         if pte and not int(s["vma"][mm, page]) & st.VM_MAPPED:
             yield "an entry without a mapping"
-        if pte & st.PTE_WRITE and not int(s["vma"][mm, page]) & st.VM_WRITE:
+        vma = int(s["vma"][mm, page])
+        if pte & st.PTE_WRITE and not vma & st.VM_WRITE:
             yield "an entry is writable in a read-only mapping"
+        if pte & st.PTE_WRITE and not vma & st.VM_SOFTDIRTY and not pte & st.PTE_SOFT_DIRTY:
+            yield "a write that is tracked would be missed"
+        if pte and to != st.ZERO_FRAME and not vma & st.VM_ANON_VMA:
+            yield "a page of one's own in a mapping without anon_vma"
+        if vma & st.VM_ANON_VMA and not vma & st.VM_MAPPED:
+            yield "an anon_vma without a mapping"
         if pte & st.PTE_SWP_EXCLUSIVE and s["swap_count"][to] != 1:
             yield "an exclusive swap entry is not the only one"
         if not pte & st.PTE_PRESENT:

@@ -6,7 +6,6 @@ import pytest
 
 from library import library
 from pageherd.litmus import parse
-from pageherd.real import judge
 from pageherd.real.judge import Verdict, run_tests
 from pageherd.real.target import Report
 from pageherd.rules.choose import choose
@@ -16,12 +15,13 @@ from pretend import Pretend
 VMSPLICE = find_one("cow-vmsplice-child-unmap")
 
 
-def verdicts(target: Pretend, *chosen: Chosen, kernel: str = "") -> list[Verdict]:
-    return list(run_tests(target, chosen, choose(kernel or target.rules), Report()))
+def verdicts(target: Pretend, *chosen: Chosen, kernel: str = "", repeat: int = 4) -> list[Verdict]:
+    row = choose(kernel or target.rules)
+    return list(run_tests(target, chosen, row, Report(), repeat=repeat))
 
 
-def verdict(target: Pretend, chosen: Chosen, kernel: str = "") -> Verdict:
-    (one,) = verdicts(target, chosen, kernel=kernel)
+def verdict(target: Pretend, chosen: Chosen, kernel: str = "", repeat: int = 4) -> Verdict:
+    (one,) = verdicts(target, chosen, kernel=kernel, repeat=repeat)
     return one
 
 
@@ -134,23 +134,17 @@ def test_a_kernel_that_stops_is_started_again_for_the_rest() -> None:
     assert [one.result for one in found[:2]] == ["pass", "pass"]
 
 
-def test_concurrent_steps_run_often_and_every_ending_is_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(judge, "REPEAT", 10)
+def test_concurrent_steps_run_often_and_every_ending_is_counted() -> None:
     text = "test t\nprocesses P\nthreads T of P\npages a\nP: mmap a\nP: write a = 1\n"
     group = "concurrent by operation {\n  P: write a = 2\n  T: y = read a\n}\nforbid y = 1\n"
-    one = verdict(Pretend("linux-6.1"), Chosen(parse(text + group), "base"))
+    one = verdict(Pretend("linux-6.1"), Chosen(parse(text + group), "base"), repeat=10)
     assert one.observed["registers"] == [{"y": 2}, {"y": 1}]
     assert one.observed["times"] == [5, 5]
     assert (one.result, one.agrees) == ("fail", True)
     assert one.reason == "promises of concurrent steps are judged by the values read only"
 
 
-def test_a_concurrent_ending_that_the_model_does_not_allow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(judge, "REPEAT", 2)
+def test_a_concurrent_ending_that_the_model_does_not_allow() -> None:
     text = (
         "test t\nprocesses P C\npages a\nP: mmap a\nP: write a = 1\nP: fork C\n"
         "C: r = vmsplice a\nC: munmap a\n"
@@ -165,11 +159,8 @@ def test_a_concurrent_ending_that_the_model_does_not_allow(
 
 
 @pytest.mark.parametrize("kernel", ["linux-5.10", "linux-6.12"])
-def test_the_library_agrees_with_a_kernel_that_is_the_model(
-    kernel: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_library_agrees_with_a_kernel_that_is_the_model(kernel: str) -> None:
     """Fail exactly where a promise or condition is claimed broken; disagree nowhere."""
-    monkeypatch.setattr(judge, "REPEAT", 4)
     found = verdicts(Pretend(kernel, kernel.removeprefix("linux-") + ".1"), *library())
     assert [one.test for one in found] == [chosen.id for chosen in library()]
     assert not [(one.test, one.reason) for one in found if one.agrees is False]

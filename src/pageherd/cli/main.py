@@ -1,7 +1,7 @@
 """`pageherd VERB ...`: arguments, errors and exit codes.
 
 Exit codes: 0 as it should be; 1 found; 2 bad input or usage; 3 undetermined; 4 the environment
-failed; 130 interrupted.  Of several, the first of 2, 4, 1, 3 counts.
+failed; 130 interrupted (143: by SIGTERM).  Of several, the first of 2, 4, 1, 3 counts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ BAD_INPUT: Final = 2
 UNDETERMINED: Final = 3
 ENVIRONMENT: Final = 4
 INTERRUPTED: Final = 130
+TERMINATED: Final = 143
 _ORDER: Final = (BAD_INPUT, ENVIRONMENT, FOUND, UNDETERMINED)
 
 
@@ -96,9 +97,44 @@ def _parser() -> argparse.ArgumentParser:
     _json(hunt)
     hunt.set_defaults(module="hunt")
 
+    diff = verbs.add_parser("diff", help="the shortest program that tells two kernels apart")
+    diff.add_argument("k1", metavar="K1", help=_KERNEL_HELP)
+    diff.add_argument("k2", metavar="K2", help=_KERNEL_HELP)
+    diff.add_argument("--scope", default="small", metavar="S", help=_SCOPE_HELP)
+    diff.add_argument(
+        "--observe",
+        action="append",
+        default=[],
+        choices=["promises", "values", "copies", "counts"],
+        help="what to compare; several are tried in turn (promises, then values)",
+    )
+    diff.add_argument(
+        "--promise",
+        action="append",
+        default=[],
+        choices=_PROMISES,
+        metavar="P",
+        help="compare only this promise",
+    )
+    diff.add_argument("--why", action="store_true", help="name the rules that make the difference")
+    diff.add_argument("--all", action="store_true", help="all shortest programs")
+    diff.add_argument("--ops", metavar="A,B", help="only these operations")
+    diff.add_argument("--without", metavar="A,B", help="all operations but these")
+    diff.add_argument("--max-states", type=_positive, metavar="N", help="give up beyond N pairs")
+    diff.add_argument("--save", metavar="FILE", help="write the program there, as a test")
+    _json(diff)
+    diff.set_defaults(module="diff")
+
     real = verbs.add_parser("real", help="run tests on real kernels, beside the prediction")
     real.add_argument("tests", nargs="*", metavar="TEST", help="an id or a file; all if left out")
     _real_options(real)
+    real.add_argument(
+        "--repeat",
+        type=_positive,
+        default=1000,
+        metavar="N",
+        help="runs of a test with concurrent steps (1000)",
+    )
     real.add_argument("--ktap", action="store_true", help="KTAP 1, for a test harness")
     _json(real)
     real.set_defaults(module="real")
@@ -110,6 +146,18 @@ def _parser() -> argparse.ArgumentParser:
     conform.add_argument("--save", metavar="DIR", help="write diverging programs there, as tests")
     _json(conform)
     conform.set_defaults(module="conform")
+
+    reproducer = verbs.add_parser("reproducer", help="a self-contained C program for a test")
+    reproducer.add_argument("test", metavar="TEST", help="an id or a file")
+    reproducer.add_argument("--variant", metavar="V", help="which variant of a file")
+    reproducer.add_argument("--kernel", "-k", metavar="K", help=_KERNEL_HELP)
+    reproducer.add_argument("--output", "-o", metavar="FILE", help="write there")
+    reproducer.set_defaults(module="reproducer")
+
+    doctor = verbs.add_parser("doctor", help="what this machine can run, and cures")
+    doctor.add_argument("--online", action="store_true", help="also try to reach Debian's archive")
+    _json(doctor)
+    doctor.set_defaults(module="doctor")
 
     for name, what in (
         ("kernels", "kernels and proposals, or the rules of one"),
@@ -138,6 +186,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _KERNEL_HELP = "a kernel or proposal, with changes (linux-6.1:reuse=by-mapcount), or a .py file"
+
+_PROMISES = (
+    *("private", "own-writes", "pin-coherent", "get-fork", "alive", "no-leak", "counts"),
+    "exclusive",
+)
 
 _ON_HELP = "host, debian-5.10, debian-6.1, debian-6.12, debian-7.3, or the path of a bzImage"
 
@@ -174,10 +227,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         except KeyboardInterrupt:
-            return _interrupted()
+            return _interrupted(interrupts)
         except Exception:
             if interrupts:
-                return _interrupted()
+                return _interrupted(interrupts)
             raise
 
 
@@ -201,14 +254,18 @@ def _run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _interrupted() -> int:
-    print("pageherd: interrupted", file=sys.stderr)
-    return INTERRUPTED
+def _interrupted(signals: Sequence[int]) -> int:
+    terminated = signal.SIGTERM in signals
+    print(f"pageherd: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
+    return TERMINATED if terminated else INTERRUPTED
 
 
 @contextmanager
 def _noticing_interrupts() -> Iterator[list[int]]:
-    """The interrupts so far; the compiler may swallow one and then fail in a way of its own."""
+    """The interrupts so far; the compiler may swallow one and then fail in a way of its own.
+
+    SIGTERM ends a run as Ctrl-C does: what was started is ended, what was found is kept.
+    """
     seen: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
@@ -218,11 +275,13 @@ def _noticing_interrupts() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield seen
         return
-    before = signal.signal(signal.SIGINT, interrupt)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def _on(name: str, chosen: list[Chosen], arguments: Namespace) -> tuple[list[Ver
         report = Report()
         with compiling():
             say(f"{name}: running {len(chosen)} tests")
-            verdicts = list(run_tests(target, chosen, kernel, report))
+            verdicts = list(run_tests(target, chosen, kernel, report, repeat=arguments.repeat))
     if report.accel == "tcg":
         print(f"pageherd: {name} runs under TCG, without KVM", file=sys.stderr)
     for line in report.complaints[:5]:

@@ -132,10 +132,8 @@ class Deal:
 
     def functions(self) -> Iterator[Function]:
         """The functions, each before the one that starts it."""
-        forked = {child for child, _ in self.forked_by.items()}
         for process in self.roots():
-            if process not in forked:
-                yield from self._process(process)
+            yield from self._process(process)
 
     def roots(self) -> list[str]:
         """The processes that exist from the start; the kernel's own steps count as one."""

@@ -43,9 +43,7 @@ def _on_page(book: Ledger, step: Step, me: str) -> list[Ledger] | None:
         book.cells.pop(where, None)
         return []
     if cell is None:
-        if (
-            verb == "mremap"
-        ):  # until v5.16 the new address was cleared before the old one was looked up
+        if verb == "mremap":
             _doubt(book, (me, str(step.arguments[1])))
         return None
     if verb == "read":
@@ -77,6 +75,7 @@ def _read(book: Ledger, step: Step, where: Where) -> list[Ledger] | None:
 
 
 def _doubt(book: Ledger, where: Where) -> None:
+    """Until v5.16 mremap() cleared the new address before it looked the old one up."""
     if where in book.cells:
         book.cells[where] = replace(book.cells[where], doubt=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -24,17 +25,23 @@ ROUND_SECONDS: Final = 20
 _REAL: Final = Path(__file__).parent.parent
 
 
-def program(plan: Plan) -> str:
-    """The program for a plan."""
-    deal = Deal(plan)
-    deal.write()
-    environment = Environment(
+@cache
+def _environment() -> Environment:
+    """The templates; what goes into them are checked names, numbers and harmless comments."""
+    return Environment(
         loader=FileSystemLoader(_REAL / "templates"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def program(plan: Plan) -> str:
+    """The program for a plan."""
+    deal = Deal(plan)
+    deal.write()
+    environment = _environment()
     values = _values(plan, deal) | {"types": "", "helpers": "", "headers": []}
     template = environment.get_template("reproducer.c.j2")
     values["devices"] = [_device(name) for name in plan.devices]
