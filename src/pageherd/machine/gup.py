@@ -2,8 +2,8 @@
 
 `t_mm` is the process whose memory is taken, `t_home` the one that asks, `t_foll` the FOLL_ flags
 (which the kernel's rules chose for the user-space call), `t_ref` the reference to be filled,
-`t_other` who takes it, where that matters to the dirty flag; a `t_ref` of NO_REF stands for a transient reference
-(process_vm_readv and its relatives).
+`t_other` who takes it, where that matters to the dirty flag; a `t_ref` of NO_REF stands for a
+transient reference (process_vm_readv and its relatives).
 """
 
 from __future__ import annotations
