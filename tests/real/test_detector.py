@@ -41,7 +41,6 @@ UNSEEN = {
     "copy-drops-swap": "the page that is copied from is not mapped any more, so nothing shows it",
     "zap-drains": "the runner drains every LRU batch after every step",
     "readahead-drains": "the runner drains every LRU batch after every step",
-    "mlock-batch": "the runner drains every LRU batch after every step",
     "mprotect-upgrade": "a store to an exclusive page keeps it with or without a fault",
     "force": "derived: a page whose COW was broken by force is both dirty and exclusive",
     "send-zerocopy": "no lever",

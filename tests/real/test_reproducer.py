@@ -1,8 +1,8 @@
 """The C programs: harmless whatever the test says, compiled without a warning, right when run.
 
-Every program of the library is generated; some are compiled and run on this kernel.  With
-PAGEHERD_ALL_REPRODUCERS=1 all of them are, and with `-m vm` the drivers of devices and old kernels
-are met in QEMU.
+Every program of the library is generated; some are compiled and run, on this kernel and (`-m vm`)
+on those of Debian in QEMU, where there are devices, swap and soft-dirty bits.  With
+PAGEHERD_ALL_REPRODUCERS=1 all of them are; that takes some minutes for each kernel.
 """
 
 from __future__ import annotations
@@ -58,6 +58,29 @@ SAMPLE = (
     "aa-double-longterm-child-exit",
 )
 """One program for each kind of helper."""
+
+IN_GUEST = (
+    *SAMPLE,
+    "cow-vmsplice-child-unmap-mprotect/base-swap",
+    "cow-ro-pin-shared",
+    "cow-ro-pin-ro-exclusive/base-swap",
+    "aa-odirect-softdirty",
+    "aa-vfio-ro-swap/base-swap",
+    "device-buffer-of-shared-page",
+    "device-buffer-of-shared-page/vfio",
+    "device-buffer-of-shared-page/odirect",
+    "get-write-then-fork-child-exits",
+    "pin-then-soft-dirty",
+    "reclaim-of-shared-page",
+    "read-only-is-refused/odirect",
+    "torvalds-2021-counterexample",
+    "zram-shared-by-fork/base-swap",
+)
+NOT_PREDICTED = {
+    "readahead-drains-batch/base-swap": "swap_cluster_readahead() drains only if it reads ahead;"
+    " how far depends on all that was swapped in before",
+}
+"""Where the kernel does what the model says in some runs only."""
 
 HEAD = 'test t "{}"\nprocesses P C\npages a\n'
 STEPS = "P: mmap a\nP: write a = 1\nP: fork C\nP: write a = 2\nC: x = read a\n"
@@ -130,6 +153,8 @@ def agree(chosen: Chosen, lines: list[str], kernel: str) -> list[str]:
     """The questions on which the kernel and the model differ, and those that were not answered."""
     if any(line.startswith("1..0 # SKIP ") for line in lines):
         return []
+    if chosen.id in NOT_PREDICTED:
+        return []
     seen = answers(lines)
     return [
         f"{chosen.id}: {ask}: the kernel says {seen.get(ask)}, the model {verdict}: {lines}"
@@ -165,8 +190,8 @@ def test_the_same_test_gives_the_same_text() -> None:
 
 def test_each_step_stands_as_a_comment_above_its_call() -> None:
     _, text = programs()["cow-vmsplice-child-unmap"]
-    steps = re.findall(r"/\* ([PC]: .*) \*/\n\tat\((\d+)\);\n\t(\w+)", text)
-    assert sorted((int(turn), step, call) for step, turn, call in steps) == [
+    steps = re.findall(r"at\((\d+)\); /\* ([PC]: .*) \*/\n\t(\w+)", text)
+    assert sorted((int(turn), step, call) for turn, step, call in steps) == [
         (1, "P: mmap a", "need"),
         (2, "P: write a = 1", "WRITE_ONCE"),
         (3, "P: fork C", "start"),
@@ -557,7 +582,7 @@ def test_agrees_with_the_model_on_kernels_in_qemu(series: str, tmp_path: Path) -
     if image is None:
         pytest.skip(f"no image of debian-{series}")
     kernel = f"linux-{series}"
-    chosen = list(programs(kernel).values())
+    chosen = [one for name, one in programs(kernel).items() if ALL or name in IN_GUEST]
     with ThreadPoolExecutor() as workers:
         paths = workers.map(
             lambda numbered: build(numbered[1][1], tmp_path, f"r{numbered[0]}"), enumerate(chosen)

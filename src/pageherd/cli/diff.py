@@ -74,6 +74,8 @@ def _print_program(found: Difference, program: Distinction) -> None:
     width = max(map(len, found.kernels))
     for kernel, shown in zip(found.kernels, program.shows, strict=True):
         out.print(f"  {kernel.ljust(width)}  {shown}", markup=False, style="bold")
+    if program.slots is not None and program.confirmed:
+        out.print(f"  with a swap device of {program.slots} pages, which no test can ask for")
     if not program.confirmed:
         out.print("  not confirmed by the checker: please report this", style="bold red")
     for reason in program.why:

@@ -6,6 +6,7 @@ a state under the other, breadth-first, so the first difference in what shows is
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -24,10 +25,10 @@ from pageherd.machine.state import LIVE
 from pageherd.machine.verbs import VERBS, Result
 from pageherd.promises.table import BY_NAME, DEFAULT, PROMISES
 from pageherd.rules.choose import Kernel, Progress, blame, choose, record
+from pageherd.search import counterexample
 from pageherd.search import expand as ex
 from pageherd.search import lockstep as ls
 from pageherd.search.breadth import Order
-from pageherd.search.counterexample import test_of
 from pageherd.search.forgettable import forgettable
 from pageherd.search.packing import work_record
 from pageherd.search.scope import (
@@ -73,6 +74,7 @@ class Distinction:
     test: Test
     promise: str  # that one kernel keeps and the other one breaks; else empty
     shows: tuple[str, str]  # what the checker shows on each kernel
+    slots: int | None = None  # of swap, if there must be so few; a test cannot say so
     why: tuple[Reason, ...] = ()
 
     @property
@@ -333,13 +335,13 @@ def _client_of_both(
 
 def _reading(client: Client) -> Client:
     """The client that also looks at the values that its operations give."""
-    stores = [i for i, move in enumerate(client.moves) if move.verb == "write_ref"]
-    moves = (*client.moves, *(Move("read_ref", ref=client.moves[i].ref) for i in stores))
-    loads = encode([build("read_ref", Operands(0, 0, ref=client.moves[i].ref)) for i in stores])
-    ops = np.concatenate([client.ops, loads]) if stores else client.ops.copy()
+    held = [i for i, move in enumerate(client.moves) if move.verb == "release"]
+    moves = (*client.moves, *(Move("read_ref", ref=client.moves[i].ref) for i in held))
+    loads = encode([build("read_ref", Operands(0, 0, ref=client.moves[i].ref)) for i in held])
+    ops = np.concatenate([client.ops, loads]) if held else client.ops.copy()
     for i, move in enumerate(moves):
         ops["register"][i] = int(VERBS[move.verb].result is Result.VALUE)
-    guards = np.concatenate([client.guards, client.guards[stores]])
+    guards = np.concatenate([client.guards, client.guards[held]])
     return replace(client, moves=moves, ops=ops, guards=guards)
 
 
@@ -369,16 +371,22 @@ def _observer(observe: Observe, promise: str) -> Observer:
 
 
 def _distinction(product: Product, path: tuple[int, ...], promise: str) -> Distinction:
-    """The path as a test, in the first order of processes in which it tells the kernels apart."""
+    """The path as a test, in the first order of processes in which it tells the kernels apart.
+
+    With plenty of swap if that does, else with as many slots as the scope has.
+    """
     observer = _observer(product.observe, promise)
     search: Any = product  # all that `test_of` asks of a search
-    test = _named(product, test_of(search, promise or product.observe, path), promise)
+    plain = counterexample.test_of(search, promise or product.observe, path)
+    test = _named(product, plain, promise)
     first: Distinction | None = None
-    for processes in permutations(test.processes):
+    for slots, processes in itertools.product(
+        (None, product.scope.slots), permutations(test.processes)
+    ):
         candidate = replace(test, processes=processes)
-        one, other = (shows(candidate, kernel, observer) for kernel in product.kernels)
+        one, other = (shows(candidate, kernel, observer, slots) for kernel in product.kernels)
         asking = replace(candidate, questions=_questions(product.observe, promise, one, other))
-        found = Distinction(asking, promise, (one, other))
+        found = Distinction(asking, promise, (one, other), slots)
         if found.confirmed:
             return found
         first = first or found
@@ -456,7 +464,7 @@ def diff(
     >>> found = diff("linux-4.19", "linux-4.19.y", "2,1,1,0", "promises", why=True,
     ...              ops=("mmap", "write", "fork", "vmsplice", "munmap"))
     >>> found.programs[0].shows
-    ('private broken', 'private kept')
+    ('private kept', 'private broken')
     >>> [reason.spec for reason in found.programs[0].why]
     ['linux-4.19:unshare=break-cow', 'linux-4.19.y:unshare=never']
     """
@@ -489,7 +497,7 @@ def _difference(done: list[Product], why: bool) -> Difference:
     last = done[-1]
     programs = _distinctions(last)
     if why:
-        programs = tuple(_explained(last, each) for each in programs)
+        programs = tuple(_explained(last, each) if each.confirmed else each for each in programs)
     absent = {verb for kernel in last.kernels for verb in kernel.absent()}
     asked = dict.fromkeys(product.observe for product in done)
     return Difference(
@@ -513,4 +521,4 @@ def _exhausted(product: Product) -> bool:
 
 def _explained(product: Product, each: Distinction) -> Distinction:
     observer = _observer(product.observe, each.promise)
-    return replace(each, why=reasons(each.test, *product.kernels, observer))
+    return replace(each, why=reasons(each.test, *product.kernels, observer, each.slots))

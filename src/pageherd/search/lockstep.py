@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from pageherd.machine.jit import ALARM_OVERFLOW, ALARM_STUCK, driver, helper
+from pageherd.machine.drive import begin, run_path
+from pageherd.machine.jit import ALARM_OVERFLOW, ALARM_STUCK, KernelRecord, driver, helper
 from pageherd.machine.layout import State, States
 from pageherd.machine.state import (
     LIVE,
@@ -21,12 +22,12 @@ from pageherd.machine.state import (
     ZERO_FRAME,
 )
 from pageherd.machine.watch import ALIVE
+from pageherd.promises.checks import check_state
 from pageherd.search.canonical import compare_codes, compare_keys, make_key
 from pageherd.search.expand import (
     BASE,
     EMPTY,
     SCRATCH,
-    apply,
     entry_of,
     find,
     leaks_of,
@@ -36,7 +37,7 @@ from pageherd.search.expand import (
 from pageherd.search.forget import simplify
 from pageherd.search.packing import FRESH, Work, decode, encode, put, rename
 from pageherd.search.scope import ANY, MAPPED, NOBODY
-from pageherd.search.store import breaches_of, hash_words
+from pageherd.search.store import breaches_of, hash_words, same_words
 
 # what is compared after each operation
 PROMISES: Final = 0
@@ -253,6 +254,41 @@ def load_side(states: States, words: Any, w: Work, codes: Any, node: int, first:
 
 
 @helper
+def take_row(states: States, words: Any, w: Work) -> None:
+    """Unpack what `encode` left in the first buffer into the record SCRATCH."""
+    for i in range(w.bytes):
+        w.row[i] = w.code[0, i]
+    words[SCRATCH] = words[EMPTY]
+    decode(w, states[SCRATCH])
+
+
+@helper
+def copy_pair(
+    states_a: States, words_a: Any, wa: Work, states_b: States, words_b: Any, wb: Work, order: int
+) -> None:
+    """Copy both records BASE to SCRATCH, their names put into another order if `order` says so."""
+    if order == 0:
+        words_a[SCRATCH] = words_a[BASE]
+        words_b[SCRATCH] = words_b[BASE]
+        return
+    encode_pair(states_a[BASE], states_b[BASE], wa, wb, order, 0)
+    take_row(states_a, words_a, wa)
+    take_row(states_b, words_b, wb)
+
+
+@helper
+def run_side(states: States, words: Any, w: Work, k: KernelRecord, op: Any, g: Any) -> bool:
+    """Run the operation in SCRATCH; whether anything changed."""
+    s = states[SCRATCH]
+    begin(s, k, op)
+    run_path(s, k, 0)
+    if g.order == 0 and same_words(words, SCRATCH, BASE, int(w.compared)):
+        return False
+    check_state(s, k)
+    return True
+
+
+@helper
 def cut_short(s: State, tally: Any) -> bool:
     """Whether the run cannot go on on this side."""
     if s.alarm == ALARM_STUCK or s.alarm == ALARM_OVERFLOW:
@@ -333,8 +369,9 @@ def advance(
             if not possible(states_a[BASE], states_b[BASE], g):
                 continue
             tally[TRANSITIONS] += 1
-            changed_a = apply(states_a, words_a, wa, ka, ops[j], g)
-            changed_b = apply(states_b, words_b, wb, kb, ops[j], g)
+            copy_pair(states_a, words_a, wa, states_b, words_b, wb, int(g.order))
+            changed_a = run_side(states_a, words_a, wa, ka, ops[j], g)
+            changed_b = run_side(states_b, words_b, wb, kb, ops[j], g)
             a, b = states_a[SCRATCH], states_b[SCRATCH]
             if not changed_a and not changed_b:
                 continue
@@ -433,8 +470,9 @@ def retrace_pair(
 ) -> int:
     """Do operation j to both records BASE and make what follows the new BASE; the order chosen."""
     wa, wb = works_a[0], works_b[0]
-    apply(states_a, words_a, wa, kernels_a[0], ops[j], guards[j])
-    apply(states_b, words_b, wb, kernels_b[0], ops[j], guards[j])
+    copy_pair(states_a, words_a, wa, states_b, words_b, wb, int(guards[j].order))
+    run_side(states_a, words_a, wa, kernels_a[0], ops[j], guards[j])
+    run_side(states_b, words_b, wb, kernels_b[0], ops[j], guards[j])
     a, b = states_a[SCRATCH], states_b[SCRATCH]
     breaches_of(a)
     breaches_of(b)

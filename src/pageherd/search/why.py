@@ -44,8 +44,19 @@ class Reason:
     @property
     def spec(self) -> str:
         """The kernel with these changes, as the command line takes it."""
-        joint = "," if ":" in self.kernel else ":"
-        return self.kernel + joint + ",".join(map(str, self.changes))
+        base, known = _parts(self.kernel)
+        points = {change.point for change in self.changes}
+        kept = [each for each in known.split(",") if each and each.split("=")[0] not in points]
+        return f"{base}:{','.join([*kept, *map(str, self.changes)])}"
+
+
+def _parts(spec: str) -> tuple[str, str]:
+    """A kernel as the command line takes it: its base, and the changes to it."""
+    head, colon, changes = spec.partition(".py:")
+    if colon:
+        return f"{head}.py", changes
+    base, _, changes = spec.partition(":")
+    return base, changes
 
 
 Observer = Callable[[Program, Any], str]
@@ -98,9 +109,16 @@ def _look(state: Any, mm: int, page: int) -> str:
     return "zero" if to == ZERO_FRAME else f"present, mapcount {int(state['mapcount'][to])}"
 
 
-def shows(test: Test, kernel: Kernel, observe: Observer) -> str:
-    """What the test shows on the kernel, run by the checker."""
-    return observe(program_of(test, test.default_variant), record(kernel))
+def shows(test: Test, kernel: Kernel, observe: Observer, slots: int | None = None) -> str:
+    """What the test shows on the kernel, run by the checker; `slots`: of swap, if not plenty."""
+    return observe(_program(test, slots), record(kernel))
+
+
+def _program(test: Test, slots: int | None) -> Program:
+    program = program_of(test, test.default_variant)
+    if slots is not None:
+        program.first["nr_slots"] = slots
+    return program
 
 
 def changes_between(one: Kernel, other: Kernel) -> tuple[Change, ...]:
@@ -112,12 +130,14 @@ def changes_between(one: Kernel, other: Kernel) -> tuple[Change, ...]:
     )
 
 
-def reasons(test: Test, one: Kernel, other: Kernel, observe: Observer) -> tuple[Reason, ...]:
+def reasons(
+    test: Test, one: Kernel, other: Kernel, observe: Observer, slots: int | None = None
+) -> tuple[Reason, ...]:
     """The fewest rules that make each of two kernels show what the other one shows.
 
     All single rules that do; if there is none, all pairs; if there is none, nothing.
     """
-    program = program_of(test, test.default_variant)
+    program = _program(test, slots)
     wanted = observe(program, record(other)), observe(program, record(one))
     return (
         *_flips(program, one, other, observe, wanted[0]),

@@ -17,6 +17,13 @@ _LEAVES: Final = "__atomic_add_fetch(&shared->left, 1, __ATOMIC_ACQ_REL); /* as 
 MAIN: Final = "main"  # main(), which starts the processes that nobody forks
 
 
+def _at(turn: int, about: list[str]) -> list[str]:
+    """The wait for a turn with the comment that says what is done then."""
+    if len(about) == 1:
+        return [f"at({turn}); {about[0]}"]
+    return [*about, f"at({turn});"]
+
+
 @dataclass(slots=True)
 class Function:
     """One function of the program: the steps of a thread, in blocks with a blank line between."""
@@ -47,12 +54,11 @@ class Deal:
                 index += 1
 
     def _single(self, step: Step, turn: int, index: int) -> None:
-        lines = [*self._comment(step, index), f"at({turn});", *self._body(step, index)]
-        self._add(step.thread, lines)
+        self._add(step.thread, [*_at(turn, self._comment(step, index)), *self._body(step, index)])
         if step.verb == "exit":
             reaper, wait = self._reap(step)
             why = comment(f"{format_step(step)}: wait until its memory is gone")
-            self._add(reaper, [*why, f"at({turn});", wait])
+            self._add(reaper, [*_at(turn, why), wait])
 
     def _group(self, group: Group, turn: int, first: int) -> None:
         """Each member does its own steps of a group; who waits for an exit is a member."""
