@@ -6,6 +6,7 @@ import pytest
 
 from library import library
 from pageherd.litmus import parse
+from pageherd.machine.steps import DRAIN, RECLAIM_ISOLATE
 from pageherd.real.judge import Verdict, run_tests
 from pageherd.real.target import Report
 from pageherd.rules.choose import choose
@@ -90,6 +91,22 @@ def test_a_register_of_a_step_that_was_left_out_is_unset() -> None:
     assert one.result == "fail", "the run in which it is done reads 1"
     assert verdict(Pretend("linux-6.1"), asking("forbid y = 2", steps)).result == "pass"
     assert verdict(Pretend("linux-6.1"), asking("allow y != 1", steps)).result == "pass"
+
+
+class Lazy(Pretend):
+    """Its kernel finds nothing to reclaim in a cgroup."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.table["step"][0, RECLAIM_ISOLATE] = self.table["step"][0, DRAIN]
+
+
+def test_a_kernel_that_reclaims_other_pages_is_not_blamed() -> None:
+    shared = find_one("reclaim-of-shared-page")
+    one = verdict(Lazy("linux-6.1"), shared)
+    assert (one.result, one.agrees) == ("skip", True)
+    assert one.reason.startswith("the kernel reclaimed other pages")
+    assert verdict(Pretend("linux-6.1"), shared).result == "pass"
 
 
 def test_what_has_no_lever_is_skipped_with_the_reason() -> None:

@@ -58,6 +58,15 @@ def test_reclaim_of_a_page_is_paged_out_by_its_process() -> None:
     assert steered.swap == "disk"
 
 
+def test_reclaim_of_everything_does_not_tell_what_became_of_one_page() -> None:
+    kernel, steps = choose("linux-6.1"), "P: r = vmsplice a\nkernel: {}reclaim r"
+    (steered,) = steer(make(steps.format("")), "base", kernel)
+    assert verbs(steered)[-1] == "reclaim"
+    assert {"cgroup-reclaim", "swap"} <= steered.needs
+    with pytest.raises(NotSteerable, match="reclaim: of a cgroup tells nothing about one page"):
+        steer(make(steps.format("x = ")), "base", kernel)
+
+
 def test_each_maybe_is_done_and_left_out() -> None:
     test = make("P: maybe write a = 1\nP: maybe r = vmsplice a\nP: write a = 2")
     programs = steer(test, "base", choose("linux-6.1"))

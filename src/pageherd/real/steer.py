@@ -155,6 +155,8 @@ def _steered(name: str, test: Test, parts: tuple[Step | Group, ...]) -> Steered:
     """One program; the first `needs` are those of its levers."""
     plain = replace(test, body=parts, variants=(), questions=())
     needs = {LEVERS[step.verb].needs for step in steps_of(parts)} - {""}
+    if "cgroup-reclaim" in needs:
+        needs.add("swap")
     needs |= {f"cpu-{placement.cpu}" for placement in test.cpus if placement.cpu}
     return Steered(name, plain, program_of(plain, "base"), frozenset(needs))
 
@@ -191,6 +193,8 @@ def _with_lever(step: Step, kernel: Kernel, chosen: bool) -> Step:
     if step.verb == "reclaim" and chosen and isinstance(step.arguments[0], PageOf):
         target = step.arguments[0]
         return replace(step, thread=target.process, verb="pageout", arguments=(target.page,))
+    if step.verb == "reclaim" and step.result is not None:
+        raise NotSteerable("reclaim: of a cgroup tells nothing about one page")
     if step.verb in kernel.absent():
         raise NotSteerable(f"{step.verb}: {kernel.name} does not have it")
     if step.verb not in LEVERS:
