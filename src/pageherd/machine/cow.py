@@ -61,7 +61,7 @@ def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
     unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
     remember_pte(s, t, mm, page)
     frame = int(s.pte_to[mm, page])
-    if not is_anon(frame):  # the zero page is always replaced
+    if not is_anon(s, frame):  # the zero page is always replaced
         return steps.WP_ALLOC
     answer = ask(s, t, k, UNSHARE_IN_PLACE if unshare else REUSE, frame)
     if answer == WAIT_FOR_LOCK:
@@ -140,7 +140,7 @@ def wp_map(s: State, t: int, k: KernelRecord) -> int:
         if may_write(s, mm, page):
             pte |= PTE_WRITE
     map_new_anon(s, t, k, mm, page, pte)
-    if is_anon(old):
+    if is_anon(s, old):
         page_remove_rmap(s, t, k, old)
         put_page(s, old)  # the mapping's reference; ours still holds the page
     if not int(s.t_fault[t]) & FAULT_UNSHARE:
@@ -152,7 +152,7 @@ def wp_map(s: State, t: int, k: KernelRecord) -> int:
 def wp_put(s: State, t: int, k: KernelRecord) -> int:
     """wp_page_copy(): some kernels free an idle swap slot of the old page, then let it go."""
     old = int(s.t_pte_to[t])
-    if is_anon(old):
+    if is_anon(s, old):
         if ask(s, t, k, COPY_DROPS_SWAP, old):
             free_swap_cache(s, t, k, old)
         unhold(s, t, HOLD_FRAME)

@@ -86,9 +86,9 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
     vma = int(s.vma[mm, page])
     if (vma & VM_MAPPED) == 0 or vma & VM_DONTCOPY:
         return next_page(s, t)
-    s.vma[child, page] = vma & (255 - VM_LOCKED)  # locks are not inherited
+    s.vma[child, page] = vma & ~VM_LOCKED  # locks are not inherited
     if vma & VM_WIPEONFORK:
-        s.vma[child, page] = vma & (255 - VM_LOCKED - VM_ANON_VMA)
+        s.vma[child, page] = vma & ~(VM_LOCKED | VM_ANON_VMA)
         s.want[child, page] = 0
         return next_page(s, t)
     if (vma & VM_ANON_VMA) == 0:
@@ -99,12 +99,12 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
     if pte & PTE_SWAP:  # copy_nonpresent_pte()
         swap_count_add(s, to, 1)
         if ask(s, t, k, FORK_SWAP, 0):
-            pte &= 255 - PTE_SWP_EXCLUSIVE
+            pte &= ~PTE_SWP_EXCLUSIVE
             s.pte[mm, page] = pte
         set_pte(s, child, page, pte, to)
         note_fork(s, mm, child, page, True)
         return next_page(s, t)
-    if (pte & PTE_PRESENT) == 0 or not is_anon(to):
+    if (pte & PTE_PRESENT) == 0 or not is_anon(s, to):
         set_pte(s, child, page, pte, to)
         note_fork(s, mm, child, page, False)
         return next_page(s, t)
@@ -118,7 +118,7 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
 def fork_wrprotect(s: State, t: int, k: KernelRecord) -> int:
     """copy_present_pte(): ptep_set_wrprotect() on the parent's entry; flushed at the end."""
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
-    s.pte[mm, page] = pte_of(s, mm, page) & (255 - PTE_WRITE)
+    s.pte[mm, page] = pte_of(s, mm, page) & ~PTE_WRITE
     return steps.FORK_INSTALL
 
 

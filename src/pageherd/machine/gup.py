@@ -82,7 +82,7 @@ def grab(s: State, t: int, k: KernelRecord, frame: int) -> None:
     """
     s.t_frame[t] = frame
     if int(s.t_foll[t]) & FOLL_PIN:
-        if is_anon(frame) or ask(s, t, k, ZERO_PIN, frame):
+        if is_anon(s, frame) or ask(s, t, k, ZERO_PIN, frame):
             page_pin_add(s, frame, 1)
             s.t_held[t] = int(s.t_held[t]) | HOLD_PIN
     else:
@@ -218,7 +218,7 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
             return fault_in(s, t, FAULT_WRITE)
         if (pte & PTE_WRITE) == 0 and not ask(s, t, k, FORCE, frame):
             return fault_in(s, t, FAULT_WRITE)
-        if foll & FOLL_WRITE and (pte & PTE_DIRTY) == 0 and is_anon(frame):
+        if foll & FOLL_WRITE and (pte & PTE_DIRTY) == 0 and is_anon(s, frame):
             set_flag(s, frame, PG_DIRTY)  # FOLL_TOUCH, which gup-fast does not know
     remember_pte(s, t, mm, page)
     grab(s, t, k, frame)
@@ -232,7 +232,7 @@ def gup_done(s: State, t: int, k: KernelRecord) -> int:
     The zero page is followed by long-term pins only (design of 84209e87c696, v6.2).
     """
     mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
-    foll = int(s.t_foll[t]) & (255 - FOLL_COW - FOLL_BREAK_COW)
+    foll = int(s.t_foll[t]) & ~(FOLL_COW | FOLL_BREAK_COW)
     mmap_read_unlock(s, t, mm)
     if s.t_ref[t] == NO_REF:
         return steps.GUP_REMOTE_COPY
@@ -241,11 +241,11 @@ def gup_done(s: State, t: int, k: KernelRecord) -> int:
     s.ref_frame[ref] = frame + 1
     s.ref_times[ref] = 1
     s.ref_flags[ref] = foll | (REF_IO_URING if s.t_other[t] == BY_IO_URING else 0)
-    if s.t_other[t] == BY_DIRECT_IO and is_anon(frame):
+    if s.t_other[t] == BY_DIRECT_IO and is_anon(s, frame):
         set_flag(s, frame, PG_DIRTY)  # bio_set_pages_dirty(), before the disk stores
     s.ref_mm[ref] = mm
     s.ref_state[ref] = 0
-    s.ref_page[ref] = page + 1 if is_anon(frame) or foll & FOLL_LONGTERM else 0
+    s.ref_page[ref] = page + 1 if is_anon(s, frame) or foll & FOLL_LONGTERM else 0
     s.t_result[t] = OK
     return steps.IDLE
 

@@ -26,7 +26,7 @@ def pagemap(s: State, t: int, k: KernelRecord) -> int:
         s.t_result[t] = SWAPPED
     elif (pte & PTE_PRESENT) == 0:
         s.t_result[t] = ABSENT
-    elif is_anon(int(s.pte_to[mm, page])):
+    elif is_anon(s, int(s.pte_to[mm, page])):
         s.t_result[t] = PRESENT
     else:
         s.t_result[t] = ZEROED

@@ -105,7 +105,7 @@ def _exit(o: Operands) -> Operation:
 
 
 def _madvise(on: int, off: int = 0) -> Builder:
-    return lambda o: Operation(steps.MADVISE, mm=o.mm, page=o.page, value=on | off << 8)
+    return lambda o: Operation(steps.MADVISE, mm=o.mm, page=o.page, value=on | off << 16)
 
 
 def _mlock(o: Operands) -> Operation:

@@ -79,7 +79,7 @@ def pageout(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     lru_add_drain(s, int(s.t_cpu[t]))
     pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
-    if (pte & PTE_PRESENT) == 0 or not is_anon(frame) or ask(s, t, k, PAGEOUT_SKIPS, frame):
+    if (pte & PTE_PRESENT) == 0 or not is_anon(s, frame) or ask(s, t, k, PAGEOUT_SKIPS, frame):
         return steps.IDLE
     s.t_frame[t] = frame
     return steps.RECLAIM_ISOLATE

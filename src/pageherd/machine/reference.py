@@ -40,7 +40,7 @@ def add_references(s: State, t: int, k: KernelRecord, ref: int, n: int) -> None:
     """Change what `ref` holds by `n` references or pins."""
     frame = int(s.ref_frame[ref]) - 1
     if int(s.ref_flags[ref]) & FOLL_PIN:
-        if is_anon(frame) or ask(s, t, k, ZERO_PIN, frame):
+        if is_anon(s, frame) or ask(s, t, k, ZERO_PIN, frame):
             page_pin_add(s, frame, n)
     else:
         page_ref_add(s, frame, n)

@@ -185,7 +185,7 @@ def set_flag(s: State, frame: int, flag: int) -> None:
 
 @helper
 def clear_flag(s: State, frame: int, flag: int) -> None:
-    s.page_flags[frame] = int(s.page_flags[frame]) & (255 - flag)
+    s.page_flags[frame] = int(s.page_flags[frame]) & ~flag
 
 
 @helper
@@ -305,7 +305,7 @@ def mmap_read_lock(s: State, t: int, mm: int) -> bool:
 def mmap_read_unlock(s: State, t: int, mm: int) -> None:
     if int(s.t_held[t]) & HOLD_MMAP:
         s.mm_readers[mm] -= 1
-        s.t_held[t] = int(s.t_held[t]) & (255 - HOLD_MMAP)
+        s.t_held[t] = int(s.t_held[t]) & ~HOLD_MMAP
 
 
 @helper
@@ -547,4 +547,4 @@ def hold_frame(s: State, t: int, frame: int) -> None:
 @helper
 def unhold(s: State, t: int, what: int) -> None:
     """The reference now belongs to somebody else (a mapping), or was dropped."""
-    s.t_held[t] = int(s.t_held[t]) & (255 - what)
+    s.t_held[t] = int(s.t_held[t]) & ~what

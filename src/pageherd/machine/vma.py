@@ -59,10 +59,10 @@ def mprotect(s: State, t: int, k: KernelRecord) -> int:
     else:
         s.t_result[t] = OK
         if (vma & (VM_READ | VM_WRITE)) != wanted:
-            s.vma[mm, page] = (vma & (255 - VM_READ - VM_WRITE)) | wanted
+            s.vma[mm, page] = (vma & ~(VM_READ | VM_WRITE)) | wanted
             pte = pte_of(s, mm, page)
             if pte & PTE_PRESENT:
-                pte &= 255 - PTE_WRITE
+                pte &= ~PTE_WRITE
                 s.pte[mm, page] = pte
                 s.cost[COST_TLB_FLUSHES] += 1
                 if wanted & VM_WRITE and ask(s, t, k, MPROTECT_UPGRADE, int(s.pte_to[mm, page])):
@@ -129,7 +129,7 @@ def mremap_move(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.MADVISE)
 def madvise(s: State, t: int, k: KernelRecord) -> int:
-    """madvise() of advice that only changes VMA flags: set t_value's low byte, clear its high.
+    """madvise() of advice that only changes VMA flags: set t_value's low half, clear its high.
 
     mlock() goes on to populate the page (`t_return`), by a write where the mapping allows it.
     """
@@ -141,7 +141,7 @@ def madvise(s: State, t: int, k: KernelRecord) -> int:
     if not may_write(s, mm, page):
         s.t_fault[t] = FAULT_TOUCH
     if mapped:
-        s.vma[mm, page] = (int(s.vma[mm, page]) | (advice & 255)) & (255 - (advice >> 8))
+        s.vma[mm, page] = (int(s.vma[mm, page]) | (advice & 0xFFFF)) & ~(advice >> 16)
     s.t_result[t] = OK if mapped else SEGV
     mmap_write_unlock(s, mm)
     return int(s.t_return[t]) if mapped else steps.IDLE
@@ -163,11 +163,11 @@ def clear_soft_dirty(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     s.t_page[t] = page + 1
     pte = pte_of(s, mm, page)
-    s.vma[mm, page] = int(s.vma[mm, page]) & (255 - VM_SOFTDIRTY)
+    s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_SOFTDIRTY
     if pte & PTE_PRESENT:
         pinned = (pte & PTE_WRITE) != 0 and ask(s, t, k, SOFT_DIRTY_SKIPS, int(s.pte_to[mm, page]))
         if not pinned:
-            s.pte[mm, page] = pte & (255 - PTE_WRITE - PTE_SOFT_DIRTY)
+            s.pte[mm, page] = pte & ~(PTE_WRITE | PTE_SOFT_DIRTY)
     elif pte & PTE_SWAP:
-        s.pte[mm, page] = pte & (255 - PTE_SOFT_DIRTY)
+        s.pte[mm, page] = pte & ~PTE_SOFT_DIRTY
     return steps.CLEAR_SOFT_DIRTY

@@ -75,7 +75,7 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
     s.want[mm, page] = 0
     if pte & PTE_SWAP:
         free_swap_and_cache(s, t, k, to)
-    elif pte & PTE_PRESENT and is_anon(to):
+    elif pte & PTE_PRESENT and is_anon(s, to):
         page_remove_rmap(s, t, k, to)
         s.t_frame[t] = to
         s.t_held[t] = (

@@ -53,7 +53,7 @@ def exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if (int(s.t_foll[t]) & FOLL_FORCE) == 0 or int(s.vma[mm, page]) & VM_WRITE:
         return NO
-    if not is_anon(frame) or needs_tracking(s, mm, page):
+    if not is_anon(s, frame) or needs_tracking(s, mm, page):
         return NO
     return YES if is_exclusive(s, frame) else NO
 
@@ -94,7 +94,7 @@ SOFT_DIRTY.group("nothing", "clear_soft_dirty; until v5.10.0", no)
 @SOFT_DIRTY.alternative("pinned", "pte_is_pinned; v5.11 and 5.10.y (9348b73c2e1b)")
 def pinned(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """A writable entry of a page that may be pinned by a process that ever pinned."""
-    if s.mm_has_pinned[int(s.t_mm[t])] == 0 or not is_anon(frame):
+    if s.mm_has_pinned[int(s.t_mm[t])] == 0 or not is_anon(s, frame):
         return NO
     return YES if page_maybe_dma_pinned(s, frame) else NO
 

@@ -60,7 +60,7 @@ def mapped_more_than_once(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
     Under three states or zero-one-two-many the counter reads "possibly more than once".
     """
-    shared = present(s, t) and is_anon(frame) and s.mapcount[frame] > 1
+    shared = present(s, t) and is_anon(s, frame) and s.mapcount[frame] > 1
     return UNSHARE_FIRST if shared else TAKE
 
 
@@ -69,14 +69,14 @@ def mapped_more_than_once(s: State, t: int, k: KernelRecord, frame: int) -> int:
 )
 def shared_by_refcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Unshare an anonymous page on which anybody else has a reference of any kind."""
-    shared = present(s, t) and is_anon(frame) and page_count(s, frame) > 1
+    shared = present(s, t) and is_anon(s, frame) and page_count(s, frame) > 1
     return UNSHARE_FIRST if shared else TAKE
 
 
 @POINT.alternative("pins-not-exclusive", "gup_must_unshare; v5.19 (a7f226604170)")
 def pins_not_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Before a pin, unshare an anonymous page that is not marked exclusive; FOLL_GET just takes."""
-    if wants_pin(s, t) and present(s, t) and is_anon(frame) and not is_exclusive(s, frame):
+    if wants_pin(s, t) and present(s, t) and is_anon(s, frame) and not is_exclusive(s, frame):
         return UNSHARE_FIRST
     return TAKE
 
@@ -88,7 +88,7 @@ def pins_not_exclusive_or_longterm(s: State, t: int, k: KernelRecord, frame: int
     """As pins-not-exclusive; a long-term pin also replaces the zero page by a private one."""
     if not wants_pin(s, t) or not present(s, t):
         return TAKE
-    if not is_anon(frame):
+    if not is_anon(s, frame):
         return UNSHARE_FIRST if int(s.t_foll[t]) & FOLL_LONGTERM else TAKE
     return TAKE if is_exclusive(s, frame) else UNSHARE_FIRST
 

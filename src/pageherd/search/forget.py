@@ -126,7 +126,7 @@ def forget_entry_bits(s: State, w: Work, mm: int, page: int) -> None:
     if w.forget & SOFT_DIRTY:
         if word(s.vma[mm, page]) & VM_MAPPED:
             s.vma[mm, page] = word(s.vma[mm, page]) | VM_SOFTDIRTY
-        pte &= 255 - PTE_SOFT_DIRTY
+        pte &= ~PTE_SOFT_DIRTY
     if pte & PTE_PRESENT:
         written = s.frame_slot[to] == 0 or has_flag(s, to, PG_DIRTY)
         exclusive = to != ZERO_FRAME and has_flag(s, to, PG_EXCLUSIVE)
@@ -134,7 +134,7 @@ def forget_entry_bits(s: State, w: Work, mm: int, page: int) -> None:
             if word(s.vma[mm, page]) & VM_WRITE:
                 pte |= PTE_WRITE
         if w.forget & PTE_DIRTIES and written:
-            pte &= 255 - PTE_DIRTY
+            pte &= ~PTE_DIRTY
     s.pte[mm, page] = pte
 
 
@@ -150,7 +150,7 @@ def forget_zero_entry(s: State, mm: int, page: int) -> None:
     if pte & PTE_PRESENT and s.pte_to[mm, page] == ZERO_FRAME and (pte & PTE_WRITE) == 0:
         pte = 0
         set_pte(s, mm, page, 0, 0)
-    s.vma[mm, page] = word(s.vma[mm, page]) & (255 - VM_ANON_VMA)
+    s.vma[mm, page] = word(s.vma[mm, page]) & ~VM_ANON_VMA
     if pte & (PTE_PRESENT | PTE_SWAP):
         s.vma[mm, page] = word(s.vma[mm, page]) | VM_ANON_VMA
 
