@@ -167,7 +167,7 @@ def page_maybe_dma_pinned(s: State, frame: int) -> bool:
 
 
 @helper
-def is_anon(frame: int) -> bool:
+def is_anon(s: State, frame: int) -> bool:
     """PageAnon(): every frame but the zero page."""
     return frame != ZERO_FRAME
 
