@@ -43,7 +43,7 @@ def search(kernel: str, scope: str, ops: tuple[str, ...], kept: int | None) -> S
     chosen, (bounds,) = choose(kernel), scopes_of(scope)
     table = record(chosen, HUNT)
     client = client_of(bounds, chosen, table, chosen_verbs(ops))
-    done = Search(bounds, chosen, client, table, forget=kept)
+    done = Search(bounds, chosen, client, table, forget=kept, settle=False)
     assert done.run()
     return done
 

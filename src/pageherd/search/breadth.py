@@ -92,6 +92,8 @@ class Search:
     max_states: int = MAX_STATES
     cores: int = 1
     forget: int | None = None  # what states may forget; None: all that is sound
+    unasked: int = 0  # promises, as bits, that nobody asks for
+    settle: bool = True  # whether states forget what serves only promises known to be broken
     # what a checkpoint holds, besides the stored states
     nr_states: int = 0
     next: int = 0  # the state to be expanded next
@@ -99,6 +101,7 @@ class Search:
     pruned: int = 0  # runs ended because `alive` broke
     stuck: int = 0  # the alarm of a run that could not go on
     levels: list[int] = field(default_factory=list)  # the first state of each depth
+    settled: list[int] = field(default_factory=list)  # what is known when a depth is expanded
     seconds: float = 0.0
     _arrays: dict[str, Any] = field(default_factory=dict)
     _slices: list[_Slice] = field(default_factory=list)
@@ -216,6 +219,8 @@ class Search:
         """Expand some states of the current level and store what is new."""
         if self.next == self.levels[-1]:
             self.levels.append(self.nr_states)
+        if len(self.settled) <= self.depth:
+            self.settled.append(self._settled_now())
         last = min(self.levels[-1], self.next + SLICE * CHUNK)
         firsts = range(self.next, last, SLICE)
         while len(self._slices) < len(firsts):
@@ -231,8 +236,16 @@ class Search:
             self._store(each)
         self.next = last
 
+    def _settled_now(self) -> int:
+        """The promises, as bits, of which this search need find out nothing more."""
+        if self.tokens:
+            return 0
+        broken = np.flatnonzero(self.broken[:, 0] >= 0) if self.settle else ()
+        return self.unasked | sum(1 << int(promise) for promise in broken)
+
     def _expand(self, room: _Slice, first: int, last: int) -> None:
         a = self._arrays
+        room.work["settled"] = self.settled[self.depth]
         with np.errstate(over="ignore"):
             ex.expand(
                 records(room.states),
@@ -327,7 +340,8 @@ class Search:
         """The order of names that `canonical` chose at the start, and after each operation."""
         orders = [self.order(self._start())]
         ex.unpack(records(self.states), self.words, records(self.work), self._arrays["codes"], 0)
-        for edge in path:
+        for depth, edge in enumerate(path):
+            self.work["settled"] = self.settled[depth]
             chosen = ex.retrace(
                 records(self.states),
                 self.words,
@@ -338,6 +352,7 @@ class Search:
                 edge,
             )
             orders.append(self.order(chosen))
+        self.work["settled"] = 0
         return orders
 
     def order(self, number: int) -> Order:

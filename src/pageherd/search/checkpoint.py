@@ -16,7 +16,7 @@ from pageherd.errors import PageherdError
 from pageherd.search.breadth import Search
 
 _MAGIC: Final = b"pageherd hunt checkpoint 1\n"
-_COUNTS: Final = ("next", "transitions", "pruned", "stuck", "levels", "seconds")
+_COUNTS: Final = ("next", "transitions", "pruned", "stuck", "levels", "settled", "seconds")
 _ARRAYS: Final = ("codes", "parents", "edges")
 _TALLIES: Final = ("asked", "stepped")
 

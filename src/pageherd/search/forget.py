@@ -30,6 +30,7 @@ from pageherd.machine.state import (
     PTE_SOFT_DIRTY,
     PTE_SWAP,
     PTE_WRITE,
+    REF_FORKED,
     REF_IO_URING,
     REF_SHARED,
     UNUSED,
@@ -42,6 +43,13 @@ from pageherd.machine.state import (
     free_if_unused,
     has_flag,
     set_pte,
+)
+from pageherd.machine.watch import (
+    GET_FORK,
+    OWN_WRITES,
+    PIN_COHERENT,
+    PRIVATE,
+    promised_to_follow,
 )
 from pageherd.search.packing import Work, word
 
@@ -106,6 +114,54 @@ def erase_tokens(s: State) -> None:
     s.content[ZERO_FRAME] = 0
     for frame in range(1, s.nr_frames):
         s.content[frame] = 1 if s.refcount[frame] != 0 or s.pincount[frame] != 0 else 0
+
+
+@helper
+def is_settled(w: Work, promise: int) -> bool:
+    """Whether the search has a shortest breach of the promise already, or nobody asked for it."""
+    return bool(w.settled >> promise & 1)
+
+
+@helper
+def forget_values(s: State) -> None:
+    """Once `own-writes` is settled, no value matters: let every page show what it must."""
+    for mm in range(s.nr_mms):
+        for page in range(s.nr_pages):
+            pte, to = word(s.pte[mm, page]), word(s.pte_to[mm, page])
+            own = pte & PTE_SWAP or (pte & PTE_PRESENT and to != ZERO_FRAME)
+            s.want[mm, page] = 1 if own and s.mm_state[mm] == LIVE else 0
+    for slot in range(s.nr_slots):
+        used = s.slot_frame[slot] != 0 or s.swap_count[slot] != 0
+        s.slot_content[slot] = 1 if used else 0
+
+
+@helper
+def forget_settled(s: State, w: Work, ref: int) -> None:
+    """Of a reference, what only promises look at of which nothing more is to be found out.
+
+    What the monitors keep (`want`, where a reference is attached, whose it is, whether a fork went
+    over it) never decides what the machine does, only which promise a step breaks.  So states that
+    differ in nothing else break all other promises alike, and after the level of the search that
+    found a shortest breach of a promise, what serves its monitor alone may go:
+    - attachment serves `pin-coherent` or, if the reference is a short-term FOLL_GET for writing,
+      `get-fork`; it tells `own-writes` where a store through a reference must show; and for such a
+      FOLL_GET it leads to the mark of a fork, by which a store is excused from `private`;
+    - that mark serves `private`, `get-fork` and `own-writes`;
+    - the owner serves attachment, `private` and `get-fork`.
+    A process that is gone and owned it leaves its id sooner, as when it had let it go.
+    """
+    stores = is_settled(w, PRIVATE) and is_settled(w, GET_FORK)
+    values = is_settled(w, OWN_WRITES)
+    writes = (word(s.ref_flags[ref]) & FOLL_WRITE) != 0
+    if promised_to_follow(s, ref):
+        if is_settled(w, PIN_COHERENT) and (values or not writes):
+            s.ref_page[ref] = 0
+    elif (stores and values) or not writes:
+        s.ref_page[ref] = 0
+        s.ref_state[ref] = word(s.ref_state[ref]) & ~REF_FORKED
+    if stores and s.ref_page[ref] == 0:
+        s.ref_state[ref] = REF_SHARED
+        s.ref_mm[ref] = 0
 
 
 @helper
@@ -203,7 +259,8 @@ def is_harmless(s: State, w: Work, frame: int) -> bool:
             several = several or (owner >= 0 and s.ref_mm[ref] != owner)
             owner = word(s.ref_mm[ref])
             writable = writable or (word(s.ref_flags[ref]) & FOLL_WRITE) != 0
-    return not (several and writable)
+    stores = is_settled(w, PRIVATE) and is_settled(w, GET_FORK)
+    return stores or not (several and writable)
 
 
 @helper
@@ -299,10 +356,15 @@ def simplify(s: State, w: Work) -> None:
             clear_flag(s, frame, PG_DIRTY)
     if w.forget & FOLL_FLAGS:
         for ref in range(w.refs):
-            forget_flags(s, ref)
+            if s.ref_frame[ref] != 0:
+                forget_settled(s, w, ref)
+                forget_flags(s, ref)
     if w.forget & OUT_OF_REACH:
         forget_out_of_reach(s, w)
     bury(s, w)
     s.copies = 0
     if w.tokens == 0:
-        erase_tokens(s)
+        if is_settled(w, OWN_WRITES):
+            forget_values(s)
+        else:
+            erase_tokens(s)

@@ -182,6 +182,7 @@ def hunt(
     chosen = choose(kernel)
     table = record(chosen, HUNT, progress)
     asked = tuple(p.name for p in PROMISES if p.name in DEFAULT or p.name in ask)
+    unasked = sum(1 << p.number for p in PROMISES if p.name not in asked)
     used = cores or len(os.sched_getaffinity(0))
     verbs = chosen_verbs(ops, without)
     clients = [client_of(each, chosen, table, verbs, symmetry=symmetry) for each in scopes]
@@ -197,6 +198,7 @@ def hunt(
         for number, (each, client) in enumerate(zip(scopes, clients, strict=True)):
             table["asked"] = table["stepped"] = 0
             search = Search(each, chosen, client, table, tokens, symmetry, max_states, used)
+            search.unasked = unasked
             if number == len(done):
                 if number == len(begun.done):
                     begun.resume(search)

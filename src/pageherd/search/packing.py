@@ -58,6 +58,7 @@ def work_dtype(layout: Layout) -> np.dtype[Any]:
             ("bytes", "i8"),  # of a code
             ("tokens", "i8"),  # whether real values are kept
             ("forget", "i8"),  # what may be forgotten, in the bits of `forget.py`
+            ("settled", "i8"),  # promises, as bits, of which nothing more is to be found out
             ("compared", "i8"),  # words of a record that tell states apart
             ("best", "i8"),  # which of the two rows of `code` is the smallest so far
             ("mm_at", "i1", (orders, layout.mms)),  # the old name at each new place
