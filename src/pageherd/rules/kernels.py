@@ -80,7 +80,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "swapin-read-maps": "read-only",
             "swap-bypass": "when-alone",
             "swap-exclusive": "forgotten",
-            "readahead-drains": "yes",
+            "readahead-drains": "no",
             "fork": "share",
             "fork-swap": "duplicate",
             "fork-seq": "ignored",
@@ -200,7 +200,6 @@ ROWS: Final[tuple[Row, ...]] = (
             "swapin": "by-exclusive-bit-only",
             "swapin-drop": "after-exclusive-write",
             "swap-bypass": "never",
-            "readahead-drains": "no",
         },
     ),
     Row(

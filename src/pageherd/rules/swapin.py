@@ -161,8 +161,8 @@ EXCLUSIVE.group("in-the-entry", "try_to_unmap_one, pte_swp_mkexclusive; v5.19 (1
 READAHEAD = decision_point(
     "readahead-drains", READAHEAD_DRAINS, kernel_function="swap_cluster_readahead"
 )
-READAHEAD.group("no", "swap_cluster_readahead; v7.3", no)
-READAHEAD.group("yes", "swap_cluster_readahead, lru_add_drain; until v7.2", yes)
+READAHEAD.group("no", "swap_cluster_readahead, swap_vma_readahead; one page, or v7.3", no)
+READAHEAD.group("yes", "swap_vma_readahead, lru_add_drain; more than one page, until v7.2", yes)
 
 MLOCK = decision_point("mlock-batch", MLOCK_HOLDS, kernel_function="mlock_folio, mlock_vma_folio")
 MLOCK.group("none", "mlock_vma_page; until v5.17", no)
