@@ -393,6 +393,27 @@ class Process:
         self._must("mmap", chosen)
         return chosen
 
+    def mmap_file(self, page: Page | str, of: Page | None = None) -> Page:
+        """A private mapping of the memfd's page of that name, or of the page `of`."""
+        return self._map("mmap_file", page, of)
+
+    def mmap_shared(self, page: Page | str, of: Page | None = None) -> Page:
+        """A shared mapping of the memfd's page of that name, or of the page `of`."""
+        return self._map("mmap_shared", page, of)
+
+    def _map(self, verb: str, page: Page | str, of: Page | None) -> Page:
+        chosen = self._machine.page(page) if isinstance(page, str) else page
+        self._must(verb, chosen, *(() if of is None else (of,)))
+        return chosen
+
+    def read_file(self, page: Page) -> Value:
+        """pread() of a page of the memfd."""
+        return self._do("read_file", page)
+
+    def write_file(self, page: Page, value: int) -> None:
+        """pwrite() to a page of the memfd."""
+        self._must("write_file", page, value)
+
     def munmap(self, page: Page) -> None:
         """munmap()."""
         self._must("munmap", page)

@@ -57,6 +57,11 @@ _mremap = sound(steps.MREMAP)
 _mremap_fail = sound(steps.MREMAP_FAIL)
 _swapoff = sound(steps.SWAPOFF)
 _drain = sound(steps.DRAIN)
+_file_fault = sound(steps.FILE_FAULT)
+_file_copy = sound(steps.FILE_COPY)
+_file_map = sound(steps.FILE_MAP)
+_mmap_file = sound(steps.MMAP_FILE)
+_write_file = sound(steps.WRITE_FILE)
 _tee = sound(steps.TEE)
 
 
@@ -374,6 +379,62 @@ def failed_mremap_keeps_what_it_found(s: Any, t: int, k: Any) -> int:
     return steps.MREMAP_FAIL if s.t_return[t] == steps.MREMAP_FAIL else following
 
 
+def file_fault_takes_no_reference(s: Any, t: int, k: Any) -> int:
+    following = _file_fault(s, t, k)
+    s.refcount[s.t_frame[t]] -= 1
+    return following
+
+
+def copy_of_a_file_copies_nothing(s: Any, t: int, k: Any) -> int:
+    following = _file_copy(s, t, k)
+    s.content[s.t_new[t]] = 0
+    return following
+
+
+def private_mapping_of_a_file_is_writable(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    following = _file_map(s, t, k)
+    s.pte[mm, page] |= st.PTE_WRITE
+    return following
+
+
+def page_of_a_file_counts_no_mapping(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    following = _file_map(s, t, k)
+    s.mapcount[s.pte_to[mm, page]] -= 1
+    return following
+
+
+def write_fault_maps_the_page_cache(s: Any, t: int, k: Any) -> int:
+    if s.t_held[t] & st.HOLD_NEW:
+        st.put_page(s, s.t_new[t])
+        st.unhold(s, t, st.HOLD_NEW)
+    return _file_map(s, t, k)
+
+
+def write_to_the_file_is_lost(s: Any, t: int, k: Any) -> int:
+    following = _write_file(s, t, k)
+    s.content[s.file_frame[s.t_page[t]] - 1] = 0
+    return following
+
+
+def every_mapping_of_a_file_is_shared(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_other[t] - 1
+    following = _mmap_file(s, t, k)
+    s.vma[mm, page] |= st.VM_SHARED
+    return following
+
+
+def every_mapping_is_of_the_first_page(s: Any, t: int, k: Any) -> int:
+    s.t_ref[t] = 0
+    return _mmap_file(s, t, k)
+
+
+def file_reads_as_zeros(s: Any, t: int, k: Any) -> int:
+    s.t_result[t] = 0
+    return steps.IDLE
+
+
 FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.FORK_INSTALL, fork_takes_no_reference),
     (steps.FORK_INSTALL, fork_counts_no_mapping),
@@ -411,6 +472,12 @@ FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.MREMAP_MOVE, mremap_leaves_the_old_entry),
     (steps.SWAPOFF, swapoff_takes_no_reference),
     (steps.ANON_MAP, new_page_prepares_no_anon_vma),
+    (steps.FILE_FAULT, file_fault_takes_no_reference),
+    (steps.FILE_COPY, copy_of_a_file_copies_nothing),
+    (steps.FILE_MAP, private_mapping_of_a_file_is_writable),
+    (steps.FILE_MAP, page_of_a_file_counts_no_mapping),
+    (steps.FILE_MAP, write_fault_maps_the_page_cache),
+    (steps.WRITE_FILE, write_to_the_file_is_lost),
 )
 
 AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (
@@ -420,6 +487,9 @@ AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (
     (steps.SWAPOFF, swapoff_leaves_the_device_on),
     (steps.MREMAP_FAIL, failed_mremap_says_that_it_moved),
     (steps.MREMAP, failed_mremap_keeps_what_it_found),
+    (steps.MMAP_FILE, every_mapping_of_a_file_is_shared),
+    (steps.MMAP_FILE, every_mapping_is_of_the_first_page),
+    (steps.READ_FILE, file_reads_as_zeros),
 )
 """Faults that break no promise: the kernel would be odd, but no program is harmed."""
 

@@ -33,6 +33,7 @@ def violations(s: Any, kernel: Kernel) -> Iterator[str]:
     yield from entry_violations(s, kernel)
     yield from frame_violations(s, kernel)
     yield from slot_violations(s)
+    yield from file_violations(s)
     yield from quiet_violations(s)
 
 
@@ -51,7 +52,12 @@ def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             yield "an entry is writable in a read-only mapping"
         if pte & st.PTE_WRITE and not vma & st.VM_SOFTDIRTY and not pte & st.PTE_SOFT_DIRTY:
             yield "a write that is tracked would be missed"
-        if pte and to != st.ZERO_FRAME and not vma & st.VM_ANON_VMA:
+        of_file = bool(pte & st.PTE_PRESENT and int(s["page_flags"][to]) & st.PG_FILE)
+        if of_file and not vma & st.VM_FILE:
+            yield "a page of the file in a mapping of no file"
+        if of_file and pte & st.PTE_WRITE and not vma & st.VM_SHARED:
+            yield "a page of the file is writable through a private mapping"
+        if pte and to != st.ZERO_FRAME and not of_file and not vma & st.VM_ANON_VMA:
             yield "a page of one's own in a mapping without anon_vma"
         if vma & st.VM_ANON_VMA and not vma & st.VM_MAPPED:
             yield "an anon_vma without a mapping"
@@ -65,6 +71,8 @@ def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             if pte & st.PTE_WRITE:
                 yield "the zero page is writable"
             continue
+        if of_file:
+            continue
         mappers.setdefault(to, set()).add(mm)
         if pte & st.PTE_WRITE:
             writers.setdefault(to, set()).add(mm)
@@ -73,6 +81,23 @@ def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
     for frame, who in writers.items():
         if mappers[frame] != who or len(who) > 1:
             yield "a writable page is mapped by another process"
+
+
+def file_violations(s: Any) -> Iterator[str]:
+    pages = int(s["nr_pages"])
+    cached = [int(frame) - 1 for frame in s["file_frame"][:pages] if frame]
+    if len(set(cached)) != len(cached):
+        yield "two pages of the file have one frame"
+    for frame in range(int(s["nr_frames"])):
+        if bool(int(s["page_flags"][frame]) & st.PG_FILE) != (frame in cached):
+            yield "the page cache and the flags of its frames differ"
+    for mm in range(int(s["nr_mms"])):
+        for page in range(pages):
+            vma = int(s["vma"][mm, page])
+            if bool(vma & st.VM_FILE) != bool(s["vma_file"][mm, page]):
+                yield "a mapping of a file without a place in it, or the other way round"
+            if vma & st.VM_SHARED and vma & st.VM_ANON_VMA:
+                yield "a shared mapping with pages of its own"
 
 
 def frame_violations(s: Any, kernel: Kernel) -> Iterator[str]:

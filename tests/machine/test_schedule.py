@@ -1,11 +1,11 @@
-"""Two paths interleaved by a hand-picked schedule: gup-fast against fork (57efa1fe5957, v5.11)."""
+"""Two paths interleaved: gup-fast against fork (57efa1fe5957, v5.11), and Dirty COW."""
 
 from __future__ import annotations
 
 import pytest
 
 from pageherd import Machine
-from pageherd.litmus.syntax import Step
+from pageherd.litmus.syntax import PageOf, Step
 from pageherd.machine import steps
 
 
@@ -62,3 +62,49 @@ def test_slow_gup_waits_for_fork() -> None:
     while m._states["t_pc"][0, pin] != steps.IDLE:
         assert m.step(pin) != steps.BLOCKED
     assert m.broken == ()
+
+
+def dirty_cow(kernel: str, steps_before: int) -> Machine:
+    """A debugger pokes a read-only private mapping of a file; after so many steps T discards it."""
+    m = Machine(kernel)
+    p = m.process("P")
+    thread = p.new_thread("T")
+    debugger = m.process("Q")
+    a = m.page("a")
+    p.mmap_file(a)
+    p.mprotect(a, "r")
+    p.read(a)
+    poke = m.begin(Step(debugger.thread, "ptrace_poke", (PageOf("P", "a"), 1)))
+    pcs = m._states["t_pc"][0]
+    for _ in range(steps_before):
+        if pcs[poke] != steps.IDLE:
+            m.step(poke)
+    discard = m.begin(Step(thread.thread, "dontneed", ("a",)))
+    while pcs[discard] != steps.IDLE:
+        assert m.step(discard) != steps.BLOCKED
+    while pcs[poke] != steps.IDLE:
+        assert m.step(poke) != steps.BLOCKED
+    return m
+
+
+def files_after(spec: str) -> set[int | str]:
+    """What the file may hold after the race, whenever the discard comes."""
+    found = set()
+    for steps_before in range(30):
+        m = dirty_cow(spec, steps_before)
+        value = m.process("R").read_file(m.page("a"))
+        assert ("private" in m.broken) == (value == 1)
+        found.add(value)
+    return found
+
+
+@pytest.mark.parametrize("kernel", ["linux-4.19", "linux-5.10", "linux-6.1", "linux-7.3"])
+def test_dirty_cow_needs_a_write_that_is_forgotten(kernel: str) -> None:
+    """CVE-2016-5195: only with the rule of v4.8, and only in one window, is the file written."""
+    assert files_after(kernel) == {0}
+    assert files_after(f"{kernel}:force-retry=as-read") == {0, 1}
+
+
+def test_where_reads_break_cow_too_a_forgotten_write_does_no_harm() -> None:
+    """Derived: with 17839856fd58 the lookup for reading is a write fault again."""
+    assert files_after("linux-5.8:force-retry=as-read") == {0}

@@ -19,6 +19,7 @@ from pageherd.machine.state import (
     SEGV,
     VM_READ,
     VM_WRITE,
+    is_shared,
     mmap_read_lock,
     mmap_read_unlock,
     pte_of,
@@ -52,7 +53,7 @@ def access(s: State, t: int, k: KernelRecord) -> int:
         s.pte[mm, page] = pte | PTE_DIRTY | PTE_SOFT_DIRTY
         s.content[frame] = s.t_value[t]
         s.cost[COST_WRITES] += 1
-        note_store(s, mm, frame, int(s.t_value[t]), False)
+        note_store(s, mm, frame, int(s.t_value[t]), False, is_shared(s, mm, page))
         s.t_result[t] = OK
     else:
         s.cost[COST_READS] += 1

@@ -28,11 +28,13 @@ from pageherd.machine.state import (
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_WRITE,
+    ZERO_FRAME,
     alloc_frame,
     ask,
     free_swap_cache,
     hold_frame,
     is_anon,
+    is_shared,
     locked_by_other,
     may_write,
     page_remove_rmap,
@@ -56,12 +58,25 @@ def finish_write_fault(s: State, t: int, mm: int, page: int) -> None:
 
 
 @helper
+def reuse_entry(s: State, t: int, mm: int, page: int) -> None:
+    """wp_page_reuse(): the entry becomes dirty, and writable if the mapping is."""
+    pte = pte_of(s, mm, page) | PTE_DIRTY | PTE_SOFT_DIRTY
+    s.pte[mm, page] = pte | (PTE_WRITE if may_write(s, mm, page) else 0)
+    finish_write_fault(s, t, mm, page)
+
+
+@helper
 def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
     """do_wp_page(), page-table lock held: reuse the page, copy it, or (until 5.8) wait for it."""
     unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
     remember_pte(s, t, mm, page)
     frame = int(s.pte_to[mm, page])
-    if not is_anon(s, frame):  # the zero page is always replaced
+    if is_shared(s, mm, page):  # wp_page_shared()
+        reuse_entry(s, t, mm, page)
+        return int(s.t_return[t])
+    if not is_anon(s, frame):  # the zero page and pages of files are always replaced
+        if frame != ZERO_FRAME:
+            hold_frame(s, t, frame)
         return steps.WP_ALLOC
     answer = ask(s, t, k, UNSHARE_IN_PLACE if unshare else REUSE, frame)
     if answer == WAIT_FOR_LOCK:
@@ -69,10 +84,8 @@ def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
         return steps.WP_WAIT
     if answer == REUSE_PAGE:
         set_exclusive(s, k, frame)
-        if not unshare:  # wp_page_reuse()
-            pte = pte_of(s, mm, page) | PTE_DIRTY | PTE_SOFT_DIRTY
-            s.pte[mm, page] = pte | (PTE_WRITE if may_write(s, mm, page) else 0)
-            finish_write_fault(s, t, mm, page)
+        if not unshare:
+            reuse_entry(s, t, mm, page)
         return int(s.t_return[t])
     hold_frame(s, t, frame)
     return steps.WP_ALLOC
@@ -140,7 +153,7 @@ def wp_map(s: State, t: int, k: KernelRecord) -> int:
         if may_write(s, mm, page):
             pte |= PTE_WRITE
     map_new_anon(s, t, k, mm, page, pte)
-    if is_anon(s, old):
+    if old != ZERO_FRAME:
         page_remove_rmap(s, t, k, old)
         put_page(s, old)  # the mapping's reference; ours still holds the page
     if not int(s.t_fault[t]) & FAULT_UNSHARE:
@@ -152,8 +165,8 @@ def wp_map(s: State, t: int, k: KernelRecord) -> int:
 def wp_put(s: State, t: int, k: KernelRecord) -> int:
     """wp_page_copy(): some kernels free an idle swap slot of the old page, then let it go."""
     old = int(s.t_pte_to[t])
-    if is_anon(s, old):
-        if ask(s, t, k, COPY_DROPS_SWAP, old):
+    if old != ZERO_FRAME:
+        if is_anon(s, old) and ask(s, t, k, COPY_DROPS_SWAP, old):
             free_swap_cache(s, t, k, old)
         unhold(s, t, HOLD_FRAME)
         put_page(s, old)

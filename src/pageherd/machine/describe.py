@@ -21,6 +21,7 @@ _PAGE_FLAGS: Final = (
     (st.PG_DIRTY, "dirty"),
     (st.PG_WRITEBACK, "write-back"),
     (st.PG_ISOLATED, "isolated"),
+    (st.PG_FILE, "page cache"),
 )
 
 

@@ -16,6 +16,7 @@ from pageherd.machine.state import (
     PTE_SWAP,
     PTE_WRITE,
     VM_ANON_VMA,
+    VM_FILE,
     ZERO_FRAME,
     alloc_frame,
     lru_cache_add,
@@ -50,6 +51,8 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
         write = (int(s.t_fault[t]) & FAULT_WRITE) != 0 and (pte & PTE_WRITE) == 0
         unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0 and (pte & PTE_WRITE) == 0
         return steps.WP if write or unshare else int(s.t_return[t])
+    if int(s.vma[mm, page]) & VM_FILE:
+        return steps.FILE_FAULT
     if int(s.t_fault[t]) & FAULT_WRITE:
         return steps.ANON_ALLOC
     set_pte(s, mm, page, PTE_PRESENT, ZERO_FRAME)

@@ -29,6 +29,7 @@ from pageherd.machine.state import (
     VM_LOCKED,
     VM_MAPPED,
     VM_WIPEONFORK,
+    ZERO_FRAME,
     alloc_frame,
     ask,
     clear_flag,
@@ -75,8 +76,8 @@ def next_page(s: State, t: int) -> int:
 def fork_page(s: State, t: int, k: KernelRecord) -> int:
     """copy_pte_range(): what becomes of this page in the child?
 
-    A mapping without anon_vma is not copied (vma_needs_copy()): it holds nothing but zero pages,
-    which a fault brings back.
+    A mapping without anon_vma is not copied (vma_needs_copy()): it holds nothing but zero pages and
+    pages of files, which a fault brings back.
     """
     mm, child, page = int(s.t_mm[t]), int(s.t_other[t]), int(s.t_page[t])
     if page >= s.nr_pages:
@@ -87,6 +88,7 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
     if (vma & VM_MAPPED) == 0 or vma & VM_DONTCOPY:
         return next_page(s, t)
     s.vma[child, page] = vma & ~VM_LOCKED  # locks are not inherited
+    s.vma_file[child, page] = s.vma_file[mm, page]
     if vma & VM_WIPEONFORK:
         s.vma[child, page] = vma & ~(VM_LOCKED | VM_ANON_VMA)
         s.want[child, page] = 0
@@ -104,10 +106,12 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
         set_pte(s, child, page, pte, to)
         note_fork(s, mm, child, page, True)
         return next_page(s, t)
-    if (pte & PTE_PRESENT) == 0 or not is_anon(s, to):
+    if (pte & PTE_PRESENT) == 0 or to == ZERO_FRAME:
         set_pte(s, child, page, pte, to)
         note_fork(s, mm, child, page, False)
         return next_page(s, t)
+    if not is_anon(s, to):
+        return steps.FORK_INSTALL  # page_dup_file_rmap()
     if ask(s, t, k, FORK, to) == COPY_EARLY:
         return steps.FORK_COPY
     clear_flag(s, to, PG_EXCLUSIVE)

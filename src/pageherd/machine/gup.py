@@ -13,7 +13,17 @@ from typing import Final
 from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.questions import BREAK_COW, FORCE, FORK_SEQ, TAKE, UNSHARE, ZERO_PIN
+from pageherd.machine.questions import (
+    BREAK_COW,
+    FORCE,
+    FORCE_FORGETS,
+    FORK_SEQ,
+    IO_URING_FILE,
+    NO,
+    TAKE,
+    UNSHARE,
+    ZERO_PIN,
+)
 from pageherd.machine.state import (
     FAULT_UNSHARE,
     FAULT_WRITE,
@@ -34,7 +44,9 @@ from pageherd.machine.state import (
     PTE_PRESENT,
     PTE_WRITE,
     REF_IO_URING,
+    REF_MAP_SHARED,
     SEGV,
+    VM_FILE,
     VM_MAPPED,
     VM_READ,
     VM_WRITE,
@@ -42,6 +54,7 @@ from pageherd.machine.state import (
     ask,
     free_if_unused,
     is_anon,
+    is_shared,
     mmap_read_lock,
     mmap_read_unlock,
     page_count,
@@ -66,12 +79,17 @@ BY_DIRECT_IO: Final = 2  # an O_DIRECT read
 
 @helper
 def may_gup(s: State, t: int, mm: int, page: int) -> bool:
-    """check_vma_flags(): FOLL_FORCE overrides the protection, not the absence, of a mapping."""
+    """check_vma_flags(): FOLL_FORCE overrides the protection, not the absence, of a mapping.
+
+    Nor the protection of a shared mapping against a write.
+    """
     vma, foll = int(s.vma[mm, page]), int(s.t_foll[t])
     if s.mm_state[mm] != LIVE or (vma & VM_MAPPED) == 0:
         return False
     wanted = VM_WRITE if foll & FOLL_WRITE else VM_READ
-    return (vma & wanted) != 0 or (foll & FOLL_FORCE) != 0
+    if vma & wanted:
+        return True
+    return (foll & FOLL_FORCE) != 0 and not (foll & FOLL_WRITE and is_shared(s, mm, page))
 
 
 @helper
@@ -82,7 +100,7 @@ def grab(s: State, t: int, k: KernelRecord, frame: int) -> None:
     """
     s.t_frame[t] = frame
     if int(s.t_foll[t]) & FOLL_PIN:
-        if is_anon(s, frame) or ask(s, t, k, ZERO_PIN, frame):
+        if frame != ZERO_FRAME or ask(s, t, k, ZERO_PIN, frame):
             page_pin_add(s, frame, 1)
             s.t_held[t] = int(s.t_held[t]) | HOLD_PIN
     else:
@@ -191,6 +209,21 @@ def fault_in(s: State, t: int, flags: int) -> int:
     return steps.FAULT
 
 
+@helper
+def must_break_cow(s: State, t: int, k: KernelRecord) -> bool:
+    """Whether this is a lookup for writing, of which COW must have been broken.
+
+    A forced write forgets that it is one once it has broken COW, if the kernel's rule says so: that
+    was Dirty COW, CVE-2016-5195 (19be0eaffa3a, v4.9).
+    """
+    foll = int(s.t_foll[t])
+    if foll & FOLL_BREAK_COW:
+        return True
+    if (foll & FOLL_WRITE) == 0:
+        return False
+    return (foll & FOLL_COW) == 0 or ask(s, t, k, FORCE_FORGETS, 0) == NO
+
+
 @step(steps.GUP_SLOW)
 def gup_slow(s: State, t: int, k: KernelRecord) -> int:
     """follow_page_pte(): under the page-table lock, take the page or say what fault is needed."""
@@ -204,8 +237,8 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
         mmap_read_unlock(s, t, mm)
         s.t_result[t] = SEGV
         return steps.IDLE
-    if (foll & (FOLL_WRITE | FOLL_BREAK_COW)) == 0:
-        need = TAKE if pte & PTE_WRITE else ask(s, t, k, UNSHARE, frame)
+    if not must_break_cow(s, t, k):
+        need = TAKE if pte & PTE_WRITE or is_shared(s, mm, page) else ask(s, t, k, UNSHARE, frame)
         if need == BREAK_COW:
             s.t_foll[t] = foll | FOLL_BREAK_COW
             return steps.GUP_SLOW
@@ -229,13 +262,19 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
 def gup_done(s: State, t: int, k: KernelRecord) -> int:
     """get_user_pages(): the reference is the caller's, attached to the page it was taken through.
 
-    The zero page is followed by long-term pins only (design of 84209e87c696, v6.2).
+    The zero page and pages of files are followed by long-term pins only (design of 84209e87c696,
+    v6.2).
     """
     mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
     foll = int(s.t_foll[t]) & ~(FOLL_COW | FOLL_BREAK_COW)
     mmap_read_unlock(s, t, mm)
     if s.t_ref[t] == NO_REF:
         return steps.GUP_REMOTE_COPY
+    if s.t_other[t] == BY_IO_URING and int(s.vma[mm, page]) & VM_FILE:
+        if ask(s, t, k, IO_URING_FILE, frame) == NO:
+            ungrab(s, t)
+            s.t_result[t] = SEGV  # EOPNOTSUPP
+            return steps.IDLE
     ref = int(s.t_ref[t])
     unhold(s, t, HOLD_FRAME | HOLD_PIN)
     s.ref_frame[ref] = frame + 1
@@ -244,7 +283,7 @@ def gup_done(s: State, t: int, k: KernelRecord) -> int:
     if s.t_other[t] == BY_DIRECT_IO and is_anon(s, frame):
         set_flag(s, frame, PG_DIRTY)  # bio_set_pages_dirty(), before the disk stores
     s.ref_mm[ref] = mm
-    s.ref_state[ref] = 0
+    s.ref_state[ref] = REF_MAP_SHARED if is_shared(s, mm, page) else 0
     s.ref_page[ref] = page + 1 if is_anon(s, frame) or foll & FOLL_LONGTERM else 0
     s.t_result[t] = OK
     return steps.IDLE
@@ -257,7 +296,7 @@ def gup_remote_copy(s: State, t: int, k: KernelRecord) -> int:
     if int(s.t_foll[t]) & FOLL_WRITE:
         s.content[frame] = s.t_value[t]
         s.want[mm, page] = s.t_value[t]
-        note_store(s, mm, frame, int(s.t_value[t]), False)
+        note_store(s, mm, frame, int(s.t_value[t]), False, is_shared(s, mm, page))
         set_flag(s, frame, PG_DIRTY)
         s.t_result[t] = OK
     else:

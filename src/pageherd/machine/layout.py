@@ -50,7 +50,7 @@ class Layout:
     free_list: bool = False
 
 
-TEST: Final = Layout("test", mms=6, pages=8, threads=9, frames=72, slots=8, refs=8, registers=16)
+TEST: Final = Layout("test", mms=6, pages=8, threads=9, frames=80, slots=8, refs=8, registers=16)
 
 
 SIMULATE: Final = Layout(
@@ -105,6 +105,9 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("vma", "u2", per_page),
         ("pte", "u2", per_page),
         ("pte_to", index, per_page),
+        # the file: its page that is mapped (plus 1), and the frames of its page cache (plus 1)
+        ("vma_file", index, per_page),
+        ("file_frame", index, (layout.pages,)),
         # frames
         ("refcount", "i2", per_frame),
         ("pincount", "i2", per_frame),

@@ -11,8 +11,8 @@ from pageherd.machine.state import (
     PTE_PRESENT,
     PTE_SWAP,
     SWAPPED,
+    ZERO_FRAME,
     ZEROED,
-    is_anon,
     pte_of,
 )
 
@@ -26,8 +26,8 @@ def pagemap(s: State, t: int, k: KernelRecord) -> int:
         s.t_result[t] = SWAPPED
     elif (pte & PTE_PRESENT) == 0:
         s.t_result[t] = ABSENT
-    elif is_anon(s, int(s.pte_to[mm, page])):
-        s.t_result[t] = PRESENT
-    else:
+    elif s.pte_to[mm, page] == ZERO_FRAME:
         s.t_result[t] = ZEROED
+    else:
+        s.t_result[t] = PRESENT
     return steps.IDLE

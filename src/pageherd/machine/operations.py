@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from pageherd.machine import questions, steps
+from pageherd.machine.file import MAP_PRIVATE, MAP_SHARED
 from pageherd.machine.gup import BY_DIRECT_IO, BY_IO_URING, FLAG_WORDS, NO_REF
 from pageherd.machine.state import (
     FAULT_TOUCH,
@@ -100,6 +101,16 @@ def _zap(what: int, then: int = steps.IDLE) -> Builder:
     )
 
 
+def _mmap_file(how: int) -> Builder:
+    """The page of the file is the second one named, or that of the same name."""
+
+    def make(o: Operands) -> Operation:
+        file = o.page if o.to < 0 else o.to
+        return replace(_zap(TAKE_OVER, steps.MMAP_FILE)(o), fault=how, ref=file)
+
+    return make
+
+
 def _exit(o: Operands) -> Operation:
     return Operation(steps.ZAP, mm=o.mm, other=o.pages, value=TAKE_OVER, then=steps.EXIT)
 
@@ -148,6 +159,10 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "populate_read": _access(FAULT_TOUCH),
         "populate_write": _access(FAULT_WRITE | FAULT_TOUCH),
         "mmap": _zap(TAKE_OVER, steps.MMAP),
+        "mmap_file": _mmap_file(MAP_PRIVATE),
+        "mmap_shared": _mmap_file(MAP_SHARED),
+        "read_file": _on_page(steps.READ_FILE),
+        "write_file": _on_page(steps.WRITE_FILE),
         "munmap": _zap(UNMAP),
         "dontneed": _zap(KEEP),
         "exit": _exit,

@@ -4,6 +4,7 @@ from pageherd.machine import (
     access,
     cow,
     fault,
+    file,
     fork,
     gup,
     lru,
@@ -15,4 +16,4 @@ from pageherd.machine import (
     zap,
 )
 
-PATHS = (access, fault, cow, swapin, fork, gup, reclaim, zap, vma, reference, lru, observe)
+PATHS = (access, fault, file, cow, swapin, fork, gup, reclaim, zap, vma, reference, lru, observe)

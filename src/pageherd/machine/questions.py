@@ -79,7 +79,9 @@ FLAGS_RAW_PIN: Final = 39
 MREMAP_UNMAPS_FIRST: Final = 40
 IO_URING_DIRTIES: Final = 41
 MLOCK_HOLDS: Final = 42
-NR_QUESTIONS: Final = 43
+FORCE_FORGETS: Final = 43
+IO_URING_FILE: Final = 44
+NR_QUESTIONS: Final = 45
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,4 +184,10 @@ QUESTIONS: Final = (
         "does mapping into locked memory hold a reference until a batch drains?",
         _YES_NO,
     ),
+    Question(
+        FORCE_FORGETS,
+        "does a forced write that has broken COW go on as a read?",
+        _YES_NO,
+    ),
+    Question(IO_URING_FILE, "does io_uring take buffers in a mapping of a memfd?", _YES_NO),
 )

@@ -14,11 +14,12 @@ from pageherd.machine.state import (
     PG_DIRTY,
     REF_FORKED,
     REF_IO_URING,
+    REF_MAP_SHARED,
     REF_SHARED,
     SEGV,
+    ZERO_FRAME,
     ask,
     free_if_unused,
-    is_anon,
     page_pin_add,
     page_ref_add,
     set_flag,
@@ -40,7 +41,7 @@ def add_references(s: State, t: int, k: KernelRecord, ref: int, n: int) -> None:
     """Change what `ref` holds by `n` references or pins."""
     frame = int(s.ref_frame[ref]) - 1
     if int(s.ref_flags[ref]) & FOLL_PIN:
-        if is_anon(s, frame) or ask(s, t, k, ZERO_PIN, frame):
+        if frame != ZERO_FRAME or ask(s, t, k, ZERO_PIN, frame):
             page_pin_add(s, frame, n)
     else:
         page_ref_add(s, frame, n)
@@ -78,7 +79,8 @@ def write_ref(s: State, t: int, k: KernelRecord) -> int:
     page = attached_page(s, ref)
     if page != NONE and not forked:
         s.want[owner, page] = value
-    note_store(s, owner, frame, value, forked)
+    to_file = (int(s.ref_state[ref]) & REF_MAP_SHARED) != 0
+    note_store(s, owner, frame, value, forked, to_file)
     s.t_result[t] = OK
     return steps.IDLE
 

@@ -39,6 +39,8 @@ VM_WIPEONFORK: Final = 16
 VM_SOFTDIRTY: Final = 32  # set: writes are not tracked
 VM_LOCKED: Final = 64
 VM_ANON_VMA: Final = 128  # vma->anon_vma: the mapping has held a page of its own
+VM_FILE: Final = 1024  # of a file (a memfd): vma_file says of which of its pages
+VM_SHARED: Final = 2048  # MAP_SHARED
 
 # pte
 PTE_PRESENT: Final = 1
@@ -54,6 +56,7 @@ PG_DIRTY: Final = 2
 PG_WRITEBACK: Final = 4
 PG_LRU: Final = 8
 PG_ISOLATED: Final = 16
+PG_FILE: Final = 128  # a page of the page cache, which holds a reference
 
 # t_fault
 FAULT_WRITE: Final = 1
@@ -76,6 +79,7 @@ REF_IO_URING: Final = 64  # an io_uring buffer: whether letting go marks the pag
 # ref_state
 REF_FORKED: Final = 1  # a fork shared the page under a FOLL_GET write reference
 REF_SHARED: Final = 2  # handed over knowingly
+REF_MAP_SHARED: Final = 4  # taken through a shared mapping: its stores are the file's
 
 # t_held: what t_frame and t_new stand for in the counts
 HOLD_FRAME: Final = 1
@@ -168,8 +172,8 @@ def page_maybe_dma_pinned(s: State, frame: int) -> bool:
 
 @helper
 def is_anon(s: State, frame: int) -> bool:
-    """PageAnon(): every frame but the zero page."""
-    return frame != ZERO_FRAME
+    """PageAnon(): every frame but the zero page and those of the page cache."""
+    return frame != ZERO_FRAME and (int(s.page_flags[frame]) & PG_FILE) == 0
 
 
 @helper
@@ -329,7 +333,7 @@ def mmap_write_unlock(s: State, mm: int) -> None:
 
 @helper
 def page_add_rmap(s: State, t: int, k: KernelRecord, frame: int, page: int) -> None:
-    """page_add_anon_rmap(): the mapping counter goes up as the kernel's way of counting says."""
+    """page_add_anon_rmap(), page_add_file_rmap(): the counter goes up as the kernel counts."""
     if s.mapcount[frame] == 0:
         s.frame_index[frame] = page
     count = ask(s, t, k, COUNT_ON_MAP, frame)
@@ -534,6 +538,36 @@ def remember_pte(s: State, t: int, mm: int, page: int) -> None:
 def may_write(s: State, mm: int, page: int) -> bool:
     """maybe_mkwrite(): whether the VMA allows writing."""
     return (int(s.vma[mm, page]) & VM_WRITE) != 0
+
+
+@helper
+def is_shared(s: State, mm: int, page: int) -> bool:
+    """Whether the mapping is MAP_SHARED; any other is a COW mapping (is_cow_mapping())."""
+    return (int(s.vma[mm, page]) & VM_SHARED) != 0
+
+
+@helper
+def wants_no_notice(s: State, mm: int, page: int) -> bool:
+    """Whether vm_page_prot is writable: a shared mapping of which no write must be noticed.
+
+    vma_wants_writenotify(); a memfd needs no notice for itself, tracking by soft-dirty does.
+    """
+    wanted = VM_SHARED | VM_WRITE | VM_SOFTDIRTY
+    return (int(s.vma[mm, page]) & wanted) == wanted
+
+
+@helper
+def file_value(s: State, file: int) -> int:
+    """What page `file` of the file holds: zeros where nothing was ever written."""
+    cached = int(s.file_frame[file])
+    return int(s.content[cached - 1]) if cached != 0 else 0
+
+
+@helper
+def untouched_value(s: State, mm: int, page: int) -> int:
+    """What a mapping shows before the process has stored into it: the file's value, or zeros."""
+    file = int(s.vma_file[mm, page])
+    return file_value(s, file - 1) if file != 0 else 0
 
 
 @helper

@@ -82,5 +82,12 @@ RELEASE: Final = 56
 DRAIN: Final = 57
 # observe.py
 PAGEMAP: Final = 58
+# file.py: do_fault, and the calls that read and write a file
+FILE_FAULT: Final = 80
+FILE_COPY: Final = 81
+FILE_MAP: Final = 82
+MMAP_FILE: Final = 83
+READ_FILE: Final = 84
+WRITE_FILE: Final = 85
 
-NR_STEPS: Final = 60
+NR_STEPS: Final = 120

@@ -67,6 +67,22 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("write", (Kind.PAGE, Kind.VALUE), Result.STATUS, "a store"),
     # address space
     Verb("mmap", _PAGE, Result.STATUS, "mmap(MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED, read-write)"),
+    Verb(
+        "mmap_file",
+        (Kind.PAGE, Kind.PAGE),
+        Result.STATUS,
+        "mmap(MAP_PRIVATE|MAP_FIXED) of a memfd, of its page of that or another name",
+        optional=1,
+    ),
+    Verb(
+        "mmap_shared",
+        (Kind.PAGE, Kind.PAGE),
+        Result.STATUS,
+        "mmap(MAP_SHARED|MAP_FIXED) of a memfd, of its page of that or another name",
+        optional=1,
+    ),
+    Verb("read_file", _PAGE, Result.VALUE, "pread() of a page of the memfd"),
+    Verb("write_file", (Kind.PAGE, Kind.VALUE), Result.STATUS, "pwrite() to a page of the memfd"),
     Verb("munmap", _PAGE, Result.STATUS, "munmap()"),
     Verb("mprotect", (Kind.PAGE, Kind.PROT), Result.STATUS, "mprotect()"),
     Verb("mremap", (Kind.PAGE, Kind.PAGE), Result.STATUS, "mremap(MREMAP_MAYMOVE|MREMAP_FIXED)"),
@@ -114,6 +130,7 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("swapoff", (), Result.STATUS, "swapoff()", _KERNEL),
 )
 
+FILE_VERBS = ("mmap_file", "mmap_shared", "read_file", "write_file")
 FLAG_WORDS = ("write", "force", "longterm", "fast")
 PROT_WORDS = ("none", "r", "rw")
 STATUS_WORDS = ("ok", "fault", "busy", "full")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.jit import KernelRecord, step
+from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.questions import MPROTECT_UPGRADE, MREMAP_UNMAPS_FIRST, SOFT_DIRTY_SKIPS
 from pageherd.machine.state import (
@@ -16,18 +16,23 @@ from pageherd.machine.state import (
     PTE_SWAP,
     PTE_WRITE,
     SEGV,
+    VM_FILE,
     VM_LOCKED,
     VM_MAPPED,
     VM_READ,
+    VM_SHARED,
     VM_SOFTDIRTY,
+    VM_WIPEONFORK,
     VM_WRITE,
     ask,
+    is_shared,
     may_write,
     mmap_write_lock,
     mmap_write_unlock,
     pte_of,
     ptl_taken,
     set_pte,
+    wants_no_notice,
 )
 from pageherd.machine.watch import move_attached
 from pageherd.machine.zap import TAKE_OVER
@@ -41,6 +46,16 @@ def mmap(s: State, t: int, k: KernelRecord) -> int:
     mmap_write_unlock(s, mm)
     s.t_result[t] = OK
     return steps.IDLE
+
+
+@helper
+def may_upgrade(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
+    """Whether an entry becomes writable with its mapping: vm_page_prot, or the kernel's rule."""
+    if not may_write(s, mm, page):
+        return False
+    if is_shared(s, mm, page):
+        return wants_no_notice(s, mm, page)
+    return ask(s, t, k, MPROTECT_UPGRADE, int(s.pte_to[mm, page])) != 0
 
 
 @step(steps.MPROTECT)
@@ -65,10 +80,11 @@ def mprotect(s: State, t: int, k: KernelRecord) -> int:
                 pte &= ~PTE_WRITE
                 s.pte[mm, page] = pte
                 s.cost[COST_TLB_FLUSHES] += 1
-                if wanted & VM_WRITE and ask(s, t, k, MPROTECT_UPGRADE, int(s.pte_to[mm, page])):
+                if may_upgrade(s, t, k, mm, page):
                     s.pte[mm, page] = pte | PTE_WRITE
     mmap_write_unlock(s, mm)
-    if vma & (VM_LOCKED | VM_WRITE) == VM_LOCKED and vma & VM_MAPPED and wanted & VM_WRITE:
+    locked = vma & (VM_LOCKED | VM_WRITE | VM_SHARED) == VM_LOCKED
+    if locked and vma & VM_MAPPED and wanted & VM_WRITE:
         s.t_fault[t] = FAULT_WRITE | FAULT_TOUCH
         return steps.ACCESS  # populate_vma_page_range()
     return steps.IDLE
@@ -112,6 +128,8 @@ def mremap_move(s: State, t: int, k: KernelRecord) -> int:
         return steps.BLOCKED
     s.vma[mm, to] = s.vma[mm, page]
     s.vma[mm, page] = 0
+    s.vma_file[mm, to] = s.vma_file[mm, page]
+    s.vma_file[mm, page] = 0
     pte = pte_of(s, mm, page)
     if pte:
         pte |= PTE_SOFT_DIRTY
@@ -131,14 +149,16 @@ def mremap_move(s: State, t: int, k: KernelRecord) -> int:
 def madvise(s: State, t: int, k: KernelRecord) -> int:
     """madvise() of advice that only changes VMA flags: set t_value's low half, clear its high.
 
-    mlock() goes on to populate the page (`t_return`), by a write where the mapping allows it.
+    mlock() goes on to populate the page (`t_return`), by a write where a private mapping allows it.
+    MADV_WIPEONFORK is for anonymous mappings only.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
     advice = int(s.t_value[t])
-    mapped = (int(s.vma[mm, page]) & VM_MAPPED) != 0
-    if not may_write(s, mm, page):
+    vma = int(s.vma[mm, page])
+    mapped = (vma & VM_MAPPED) != 0 and not (vma & VM_FILE and advice & VM_WIPEONFORK)
+    if not may_write(s, mm, page) or is_shared(s, mm, page):
         s.t_fault[t] = FAULT_TOUCH
     if mapped:
         s.vma[mm, page] = (int(s.vma[mm, page]) | (advice & 0xFFFF)) & ~(advice >> 16)

@@ -19,10 +19,13 @@ from pageherd.machine.state import (
     FOLL_WRITE,
     LIVE,
     NONE,
+    PG_FILE,
+    PTE_PRESENT,
     PTE_SWAP,
     REF_FORKED,
     REF_SHARED,
     ZERO_FRAME,
+    has_flag,
     maps_here,
 )
 
@@ -66,12 +69,36 @@ def is_get_write(s: State, ref: int) -> bool:
 
 
 @helper
-def note_store(s: State, owner: int, frame: int, value: int, excused: bool) -> None:
+def note_file_store(s: State, frame: int, value: int) -> None:
+    """A store landed in the page cache: every mapping that still shows the file shows it.
+
+    That is one that maps the frame, or maps nothing yet.
+    """
+    for mm in range(s.nr_mms):
+        if s.mm_state[mm] != LIVE:
+            continue
+        for page in range(s.nr_pages):
+            file = int(s.vma_file[mm, page])
+            if file == 0 or s.file_frame[file - 1] != frame + 1:
+                continue
+            pte = int(s.pte[mm, page])
+            if pte == 0 or (pte & PTE_PRESENT and s.pte_to[mm, page] == frame):
+                s.want[mm, page] = value
+
+
+@helper
+def note_store(s: State, owner: int, frame: int, value: int, excused: bool, to_file: bool) -> None:
     """A store by `owner` landed in `frame`: who else could see it?
 
     `excused` is set for a store through a FOLL_GET write reference over which a fork went: that is
     `get-fork`, not `private`, since no kernel promises anything about it (open(2), O_DIRECT).
+    `to_file` is set for a store through a shared mapping; any other must not reach the page cache.
     """
+    if has_flag(s, frame, PG_FILE):
+        if not to_file:
+            breach(s, PRIVATE)
+        note_file_store(s, frame, value)
+        return
     for mm in range(s.nr_mms):
         if s.mm_state[mm] != LIVE:
             continue

@@ -21,10 +21,10 @@ from pageherd.machine.state import (
     SEGV,
     VM_LOCKED,
     VM_MAPPED,
+    ZERO_FRAME,
     ask,
     free_swap_and_cache,
     free_swap_cache,
-    is_anon,
     lru_add_drain,
     mmap_read_lock,
     mmap_read_unlock,
@@ -36,6 +36,7 @@ from pageherd.machine.state import (
     put_page,
     set_pte,
     unhold,
+    untouched_value,
 )
 from pageherd.machine.watch import detach
 
@@ -67,15 +68,16 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
         if not mmap_write_lock(s, t, mm):
             return steps.BLOCKED
         s.vma[mm, page] = 0
+        s.vma_file[mm, page] = 0
     if s.batch_limit != 0 and ask(s, t, k, ZAP_DRAINS, 0):
         lru_add_drain(s, int(s.t_cpu[t]))
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
     set_pte(s, mm, page, 0, 0)
     detach(s, mm, page)
-    s.want[mm, page] = 0
+    s.want[mm, page] = untouched_value(s, mm, page)
     if pte & PTE_SWAP:
         free_swap_and_cache(s, t, k, to)
-    elif pte & PTE_PRESENT and is_anon(s, to):
+    elif pte & PTE_PRESENT and to != ZERO_FRAME:
         page_remove_rmap(s, t, k, to)
         s.t_frame[t] = to
         s.t_held[t] = (

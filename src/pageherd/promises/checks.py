@@ -15,13 +15,16 @@ from pageherd.machine.state import (
     HOLD_PIN,
     LIVE,
     NONE,
+    PG_FILE,
     PTE_PRESENT,
     PTE_SWAP,
     PTE_SWP_EXCLUSIVE,
     PTE_WRITE,
     REF_FORKED,
     ZERO_FRAME,
+    has_flag,
     in_swap_cache,
+    is_anon,
     is_exclusive,
 )
 from pageherd.machine.watch import (
@@ -90,7 +93,7 @@ def check_entries(s: State) -> None:
             elif pte & PTE_PRESENT and to != ZERO_FRAME:
                 if is_free(s, to):
                     breach(s, ALIVE)
-                if pte & PTE_WRITE and mapped_elsewhere(s, to, mm):
+                if pte & PTE_WRITE and is_anon(s, to) and mapped_elsewhere(s, to, mm):
                     breach(s, EXCLUSIVE)
             elif pte & PTE_PRESENT and pte & PTE_WRITE:
                 breach(s, EXCLUSIVE)  # a writable zero page
@@ -153,6 +156,7 @@ def check_frame(s: State, k: KernelRecord, frame: int) -> None:
         return
     maps = count_mappings(s, frame)
     references += maps + int(in_swap_cache(s, frame)) + int(s.frame_batch[frame] != 0)
+    references += int(has_flag(s, frame, PG_FILE))  # the page cache's
     if s.refcount[frame] != references or s.pincount[frame] != pins:
         breach(s, COUNTS)
     bounds = invoke_rule(k.rule[COUNT_BOUNDS], s, 0, k, frame)
@@ -179,6 +183,15 @@ def check_slots(s: State) -> None:
 
 
 @helper
+def check_file(s: State) -> None:
+    """`alive` of the page cache."""
+    for file in range(s.nr_pages):
+        cached = int(s.file_frame[file])
+        if cached != 0 and (is_free(s, cached - 1) or not has_flag(s, cached - 1, PG_FILE)):
+            breach(s, ALIVE)
+
+
+@helper
 def check_state(s: State, k: KernelRecord) -> None:
     """Check every promise that a state can break; bits are set in `broke`."""
     check_references(s)
@@ -187,3 +200,4 @@ def check_state(s: State, k: KernelRecord) -> None:
         if not is_free(s, frame):
             check_frame(s, k, frame)
     check_slots(s)
+    check_file(s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.drive import run_path
+from pageherd.machine.file import drop_page_cache
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.state import LIVE, NR_CPUS, PG_WRITEBACK, clear_flag, lru_add_drain
@@ -53,6 +54,7 @@ def check_leaks(s: State, k: KernelRecord) -> None:
             release_reference(s, k, ref)
     for cpu in range(NR_CPUS):
         lru_add_drain(s, cpu)
+    drop_page_cache(s)
     for frame in range(1, s.nr_frames):
         for _ in range(2):
             clear_flag(s, frame, PG_WRITEBACK)

@@ -22,7 +22,8 @@ PROMISES: Final = (
         "private",
         "a store by process A, or through A's reference, lands in a frame or slot that another"
         " process maps or has swapped, or that a reference of another process holds, so that the"
-        " other could see it; copies that the kernel makes on request (process_vm_readv and"
+        " other could see it; or a store through a private mapping of a file lands in the page"
+        " cache; copies that the kernel makes on request (process_vm_readv and"
         " _writev, ptrace, reading a pipe) belong to the process whose memory receives them",
     ),
     Promise(
@@ -38,7 +39,7 @@ PROMISES: Final = (
         "a pin attached to a page does not hold the frame that the page maps; a FOLL_PIN is"
         " attached from success until unpin, or until its owner unmaps, discards, overmaps or"
         " exits that page, and mremap moves it along; promised for every pin of an anonymous page,"
-        " and for long-term pins also of the zero page",
+        " and for long-term pins also of the zero page and of pages of files",
     ),
     Promise(
         3,

@@ -143,6 +143,10 @@ NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
         "rdma_register": "needs an RDMA device",
         "rdma_register_ro": "needs an RDMA device",
         "writeback": "the end of write-back to a real device cannot be held back",
+        "mmap_file": "the runner has no file yet",
+        "mmap_shared": "the runner has no file yet",
+        "read_file": "the runner has no file yet",
+        "write_file": "the runner has no file yet",
         "get": "no call of this kernel takes a lasting reference with these FOLL_ flags",
         "pin": "no call of this kernel takes a lasting pin with these FOLL_ flags",
     }

@@ -97,6 +97,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "zero-pin": "counted",
             "mremap-checks": "late",
             "io-uring-release": "dirty",
+            "io-uring-file": "accepted",
+            "force-retry": "as-write",
             "mlock-batch": "none",
             "counting": "exact",
             **_GET_ERA,
@@ -116,7 +118,7 @@ ROWS: Final[tuple[Row, ...]] = (
         "mainline v5.8 (2020)",
         "as 4.19.y, with FOLL_PIN for long-term users, and io_uring",
         "linux-4.19.y",
-        {**_PIN_ERA, "io-uring-release": "clean"},
+        {**_PIN_ERA, "io-uring-release": "clean", "io-uring-file": "refused"},
         absent=_NO_POPULATE,
     ),
     Row(
@@ -127,6 +129,7 @@ ROWS: Final[tuple[Row, ...]] = (
         {
             "reuse": "by-refcount",
             "unshare": "never",
+            "io-uring-file": "accepted",
             "fork": "copy-if-pinned",
             "fork-seq": "checked",
             "reclaim-skips": "pinned-before-swap",

@@ -6,6 +6,7 @@ from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
     FORCE,
+    FORCE_FORGETS,
     MARKS,
     MPROTECT_UPGRADE,
     MREMAP_UNMAPS_FIRST,
@@ -65,6 +66,12 @@ def needs_tracking(s: State, mm: int, page: int) -> bool:
         return False
     return (pte_of(s, mm, page) & PTE_SOFT_DIRTY) == 0
 
+
+FORGETS = decision_point("force-retry", FORCE_FORGETS, kernel_function="faultin_page")
+FORGETS.group("as-write", "faultin_page; v4.9 and 4.8.3 (19be0eaffa3a)", no)
+FORGETS.group(
+    "as-read", "faultin_page, which clears FOLL_WRITE; until v4.8: Dirty COW, CVE-2016-5195", yes
+)
 
 UPGRADE = decision_point("mprotect-upgrade", MPROTECT_UPGRADE, kernel_function="change_pte_range")
 UPGRADE.group("never", "change_pte_range; until v5.19, a write fault decides", no)

@@ -22,7 +22,7 @@ from pageherd.machine.operations import (
     encode,
     flags_from_words,
 )
-from pageherd.machine.verbs import VERBS, Kind, Result
+from pageherd.machine.verbs import FILE_VERBS, VERBS, Kind, Result
 
 SWAP_KINDS: Final = {
     "none": st.SWAP_NONE,
@@ -160,7 +160,8 @@ def _with_argument(o: Operands, names: Names, kind: Kind, argument: Argument) ->
 
 def first_state(test: Test, names: Names, steps: list[Step], layout: Layout) -> States:
     """The state in which the test begins: nothing is mapped, nothing is swapped."""
-    state = empty_state(layout, len(names.processes), len(names.pages))
+    cached = len(names.pages) if any(step.verb in FILE_VERBS for step in steps) else 0
+    state = empty_state(layout, len(names.processes), len(names.pages), cached=cached)
     record = state[0]
     forked = {argument for step in steps if step.verb == "fork" for argument in step.arguments}
     for mm, process in enumerate(names.processes):
@@ -177,14 +178,19 @@ def first_state(test: Test, names: Names, steps: list[Step], layout: Layout) -> 
     return state
 
 
-def empty_state(layout: Layout, mms: int, pages: int, slots: int | None = None) -> States:
-    """One state of `layout` with nothing in it; every frame that can be in use at once is there."""
+def empty_state(
+    layout: Layout, mms: int, pages: int, slots: int | None = None, cached: int = 0
+) -> States:
+    """One state of `layout` with nothing in it; every frame that can be in use at once is there.
+
+    `cached` are frames of the page cache.
+    """
     state = np.zeros(1, layouts.dtype(layout))
     record = state[0]
     record["nr_mms"] = mms
     record["nr_pages"] = pages
     record["nr_slots"] = min(layout.slots, mms * pages + 1) if slots is None else slots
-    most = 2 + mms * pages + int(record["nr_slots"]) + layout.refs
+    most = 2 + mms * pages + int(record["nr_slots"]) + layout.refs + cached
     record["nr_frames"] = min(layout.frames, most)
     record["refcount"][st.ZERO_FRAME] = 1
     record["reg"][:] = st.UNBOUND

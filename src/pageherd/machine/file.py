@@ -1,0 +1,192 @@
+"""A file that is mapped: do_fault, mmap of a file, and the calls that read and write it.
+
+There is one file, a memfd, with as many pages as there are page names.  `file_frame` is its page
+cache: a frame for each page of the file that was ever touched, with a reference of the cache.  A
+private mapping shows the page cache until its process stores; then it gets an anonymous copy.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pageherd.machine import steps
+from pageherd.machine.fault import abandon_new, map_new_anon
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.state import (
+    COST_COPIES,
+    FAULT_WRITE,
+    HOLD_FRAME,
+    HOLD_NEW,
+    OK,
+    PG_FILE,
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    PTE_WRITE,
+    VM_FILE,
+    VM_MAPPED,
+    VM_READ,
+    VM_SHARED,
+    VM_SOFTDIRTY,
+    VM_WRITE,
+    alloc_frame,
+    clear_flag,
+    file_value,
+    hold_frame,
+    is_shared,
+    locked_by_other,
+    may_write,
+    mmap_write_unlock,
+    page_add_rmap,
+    pte_same,
+    ptl_taken,
+    put_page,
+    set_flag,
+    set_pte,
+    trylock_page,
+    unhold,
+    unlock_page,
+    untouched_value,
+    wants_no_notice,
+)
+from pageherd.machine.watch import note_file_store
+
+# t_fault of MMAP_FILE
+MAP_PRIVATE: Final = 0
+MAP_SHARED: Final = 1
+
+
+@helper
+def cached_page(s: State, file: int) -> int:
+    """shmem_get_folio(): the frame of a page of the file, a new one with zeros if there is none."""
+    if s.file_frame[file] == 0:
+        frame = alloc_frame(s)  # its reference is the page cache's
+        set_flag(s, frame, PG_FILE)
+        s.file_frame[file] = frame + 1
+    return int(s.file_frame[file]) - 1
+
+
+@helper
+def drop_page_cache(s: State) -> None:
+    """truncate_inode_pages(): the file is gone, and with it the page cache's references."""
+    for file in range(s.nr_pages):
+        cached = int(s.file_frame[file])
+        if cached != 0:
+            s.file_frame[file] = 0
+            clear_flag(s, cached - 1, PG_FILE)
+            put_page(s, cached - 1)
+
+
+@helper
+def busy_in_cache(s: State, t: int, file: int) -> bool:
+    """Whether somebody else has locked this page of the file."""
+    cached = int(s.file_frame[file])
+    return cached != 0 and locked_by_other(s, t, cached - 1)
+
+
+@step(steps.MMAP_FILE)
+def mmap_file(s: State, t: int, k: KernelRecord) -> int:
+    """mmap(MAP_FIXED) of the memfd: page t_ref of the file, private or shared."""
+    mm, page = int(s.t_mm[t]), int(s.t_other[t]) - 1
+    shared = VM_SHARED if s.t_fault[t] == MAP_SHARED else 0
+    s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_FILE | shared
+    s.vma_file[mm, page] = int(s.t_ref[t]) + 1
+    s.want[mm, page] = untouched_value(s, mm, page)
+    mmap_write_unlock(s, mm)
+    s.t_result[t] = OK
+    return steps.IDLE
+
+
+# -- faults on nothing (do_fault) ------------------------------------------------------------------
+
+
+@step(steps.FILE_FAULT)
+def file_fault(s: State, t: int, k: KernelRecord) -> int:
+    """__do_fault(): the file's page, locked and with a reference.
+
+    A write to a private mapping has allocated the page for its copy before (do_cow_fault).
+    """
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    file = int(s.vma_file[mm, page]) - 1
+    if busy_in_cache(s, t, file):
+        return steps.BLOCKED
+    frame = cached_page(s, file)
+    trylock_page(s, t, frame)
+    hold_frame(s, t, frame)
+    if (int(s.t_fault[t]) & FAULT_WRITE) == 0 or is_shared(s, mm, page):
+        return steps.FILE_MAP
+    s.t_new[t] = alloc_frame(s)
+    s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
+    return steps.FILE_COPY
+
+
+@step(steps.FILE_COPY)
+def file_copy(s: State, t: int, k: KernelRecord) -> int:
+    """do_cow_fault(): copy the file's page; whoever writes the file may do so meanwhile."""
+    s.content[int(s.t_new[t])] = s.content[int(s.t_frame[t])]
+    s.cost[COST_COPIES] += 1
+    s.copies += 1
+    return steps.FILE_MAP
+
+
+@helper
+def put_cached(s: State, t: int) -> None:
+    """Unlock the file's page and let it go."""
+    frame = int(s.t_frame[t])
+    unlock_page(s, frame)
+    unhold(s, t, HOLD_FRAME)
+    put_page(s, frame)
+
+
+@step(steps.FILE_MAP)
+def file_map(s: State, t: int, k: KernelRecord) -> int:
+    """finish_fault(): map the copy, or the file's page itself, if the entry is still empty.
+
+    An entry of a private mapping is never writable while it maps the page cache.
+    """
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    copied = (int(s.t_held[t]) & HOLD_NEW) != 0
+    write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
+    pte = PTE_PRESENT | (PTE_DIRTY | PTE_SOFT_DIRTY if write else 0)
+    if may_write(s, mm, page) and (write or wants_no_notice(s, mm, page)):
+        pte |= PTE_WRITE
+    if not pte_same(s, t, mm, page):
+        if copied:
+            abandon_new(s, t)
+        put_cached(s, t)
+    elif copied:
+        map_new_anon(s, t, k, mm, page, pte)
+        put_cached(s, t)
+    else:
+        frame = int(s.t_frame[t])
+        page_add_rmap(s, t, k, frame, page)
+        set_pte(s, mm, page, pte, frame)
+        unlock_page(s, frame)
+        unhold(s, t, HOLD_FRAME)  # the reference is the mapping's now
+    return int(s.t_return[t])
+
+
+# -- read() and write() ----------------------------------------------------------------------------
+
+
+@step(steps.READ_FILE)
+def read_file(s: State, t: int, k: KernelRecord) -> int:
+    """pread() of the memfd: shmem_file_read_iter() gives zeros for a hole, and fills none."""
+    s.t_result[t] = file_value(s, int(s.t_page[t]))
+    return steps.IDLE
+
+
+@step(steps.WRITE_FILE)
+def write_file(s: State, t: int, k: KernelRecord) -> int:
+    """pwrite() to the memfd, under the page lock: every mapping that shows the file shows it."""
+    file = int(s.t_page[t])
+    if busy_in_cache(s, t, file):
+        return steps.BLOCKED
+    frame = cached_page(s, file)
+    s.content[frame] = s.t_value[t]
+    note_file_store(s, frame, int(s.t_value[t]))
+    s.t_result[t] = OK
+    return steps.IDLE
