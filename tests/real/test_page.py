@@ -18,7 +18,7 @@ from pretend import Pretend
 
 PAGE = (Path(__file__).parents[2] / "docs" / "real.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"(?ms)^```litmus\n(.*?)^```$", PAGE)
-LEARNED = re.findall(r"test(?: is|) `([a-z-]+)`", re.sub(r"\s+", " ", PAGE))
+LEARNED = re.findall(r"test(?: is|) `([a-z/-]+)`", re.sub(r"\s+", " ", PAGE))
 
 
 def test_every_lesson_has_a_test() -> None:

@@ -76,6 +76,7 @@ def _values(plan: Plan, deal: Deal) -> dict[str, object]:
         "zeros": plan.found.zeros,
         "drained": not plan.test.lru_batches,
         "remote": plan.remote,
+        "cgroup": "reclaim" in plan.devices,
         "threads": plan.test.threads,
         "tee": _tees(plan),
         "registers": fold(f"int {registers};", 16) if registers else [],
@@ -138,12 +139,14 @@ def _set_up(plan: Plan) -> Iterator[str]:
             yield f"ring_open({reference.variable});"
     if _looks(plan):
         yield 'need(!pipe2(aside, O_NONBLOCK | O_CLOEXEC), "pipe2");'
-    if "reclaim" in plan.devices:
-        yield 'need(!reclaim_open(), "a memory cgroup");'
     if "nbd" in plan.holders:
         yield "need(!nbd_open(&nbd, pagesize), NBD_DEVICE);"
     if "vfio" in plan.holders:
         yield 'need(!vfio_open(&vfio, pagesize), "VFIO with an edu device of QEMU");'
+    if "reclaim" in plan.devices:
+        yield "signal(SIGTERM, stop);"
+        yield "signal(SIGINT, stop);"
+        yield 'need(!reclaim_open(), "a memory cgroup");'
 
 
 def _names_swap(plan: Plan) -> bool:
