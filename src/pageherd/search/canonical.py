@@ -4,49 +4,81 @@ from __future__ import annotations
 
 from pageherd.machine.jit import helper
 from pageherd.machine.layout import State
-from pageherd.machine.state import UNUSED
+from pageherd.machine.state import REF_SHARED
 from pageherd.search.packing import Work, encode, word
 
 
 @helper
-def make_key(s: State, w: Work, order: int, buffer: int) -> None:
-    """What of a state, renamed by `order`, can be compared without numbering frames."""
-    for i in range(s.nr_mms):
-        mm = w.mm_at[order, i]
-        key = word(s.mm_state[mm]) | word(s.mm_has_pinned[mm]) << 2
-        for j in range(s.nr_pages):
-            page = w.page_at[order, j]
-            want = 0 if w.tokens else word(s.want[mm, page])
-            key = key << 16 | word(s.vma[mm, page]) << 8 | word(s.pte[mm, page]) << 2 | want
-        w.key[buffer, i] = key
-    for i in range(w.refs):
-        ref = w.ref_at[order, i]
+def make_keys(s: State, w: Work) -> None:
+    """What of processes, in each order of their pages, and of references needs no frame numbers."""
+    for order in range(w.page_orders):
+        for mm in range(s.nr_mms):
+            key = word(s.mm_state[mm]) | word(s.mm_has_pinned[mm]) << 2
+            for j in range(s.nr_pages):
+                page = w.page_at[order * w.page_step, j]
+                want = 0 if w.tokens else word(s.want[mm, page])
+                key = key << 16 | word(s.vma[mm, page]) << 8 | word(s.pte[mm, page]) << 2 | want
+            w.mm_key[order, mm] = key
+    for ref in range(w.refs):
         key = 0
         if s.ref_frame[ref] != 0:
             key = 1 + word(s.ref_flags[ref]) + 256 * word(s.ref_state[ref])
-        w.key[buffer, s.nr_mms + i] = key
+        w.ref_key[ref] = key
 
 
 @helper
-def is_idle_swap(s: State, w: Work, order: int) -> bool:
-    """Whether `order` only exchanges names that nothing bears: another order does the same."""
-    for i in range(s.nr_mms - 1):
-        a, b = w.mm_at[order, i], w.mm_at[order, i + 1]
-        if a > b and s.mm_state[a] == UNUSED and s.mm_state[b] == UNUSED:
-            return True
-    for i in range(w.refs - 1):
-        a, b = w.ref_at[order, i], w.ref_at[order, i + 1]
-        if a > b and s.ref_frame[a] == 0 and s.ref_frame[b] == 0:
-            return True
-    return False
-
-
-@helper
-def compare_keys(s: State, w: Work, a: int, b: int) -> int:
-    for i in range(s.nr_mms + w.refs):
-        if w.key[a, i] != w.key[b, i]:
-            return -1 if w.key[a, i] < w.key[b, i] else 1
+def compare_orders(s: State, w: Work, a: int, b: int) -> int:
+    """Which of two orders puts the smaller keys first."""
+    pages_a, pages_b = w.page_order[a], w.page_order[b]
+    for i in range(s.nr_mms):
+        one, other = w.mm_key[pages_a, w.mm_at[a, i]], w.mm_key[pages_b, w.mm_at[b, i]]
+        if one != other:
+            return -1 if one < other else 1
+    for i in range(w.refs):
+        one, other = w.ref_key[w.ref_at[a, i]], w.ref_key[w.ref_at[b, i]]
+        if one != other:
+            return -1 if one < other else 1
     return 0
+
+
+@helper
+def processes_alike(s: State, w: Work, a: int, b: int) -> bool:
+    """Whether exchanging the names of two processes changes nothing: same entries, no references.
+
+    Two that share every page, say, or two ids that nobody bears.
+    """
+    if w.mm_key[0, a] != w.mm_key[0, b]:
+        return False
+    for page in range(s.nr_pages):
+        if s.pte_to[a, page] != s.pte_to[b, page] or s.want[a, page] != s.want[b, page]:
+            return False
+    for ref in range(w.refs):
+        owned = s.ref_frame[ref] != 0 and (word(s.ref_state[ref]) & REF_SHARED) == 0
+        if owned and (s.ref_mm[ref] == a or s.ref_mm[ref] == b):
+            return False
+    return True
+
+
+@helper
+def references_alike(s: State, w: Work, a: int, b: int) -> bool:
+    """Whether exchanging the names of two references changes nothing."""
+    same = s.ref_frame[a] == s.ref_frame[b] and s.ref_page[a] == s.ref_page[b]
+    return same and s.ref_mm[a] == s.ref_mm[b] and w.ref_key[a] == w.ref_key[b]
+
+
+@helper
+def find_alike(s: State, w: Work) -> int:
+    """The pairs that are alike, as bits: of two orders that only exchange such, one is enough."""
+    alike = 0
+    for a in range(s.nr_mms):
+        for b in range(a + 1, s.nr_mms):
+            if processes_alike(s, w, a, b):
+                alike |= w.pair[0, a, b]
+    for a in range(w.refs):
+        for b in range(a + 1, w.refs):
+            if references_alike(s, w, a, b):
+                alike |= w.pair[1, a, b]
+    return alike
 
 
 @helper
@@ -61,25 +93,24 @@ def compare_codes(w: Work, a: int, b: int) -> int:
 def canonical(s: State, w: Work) -> int:
     """Leave the smallest code of the state in w.code[w.best]; the order that gave it.
 
-    Smallest first by its key, which needs no frames to be numbered, then by its bytes.
+    Smallest first by its keys, which need no frames to be numbered, then by its bytes.
     """
     chosen, best, encoded = 0, 0, False
-    make_key(s, w, 0, 0)
+    make_keys(s, w)
+    alike = find_alike(s, w)
     for order in range(1, w.orders):
-        other = 1 - best
-        make_key(s, w, order, other)
-        way = compare_keys(s, w, other, best)
-        if way > 0 or is_idle_swap(s, w, order):
+        if w.exchanged[order] & alike:
             continue
+        way = compare_orders(s, w, order, chosen)
         if way < 0:
-            chosen, best, encoded = order, other, False
-            continue
-        if not encoded:
-            encode(s, w, chosen, best)
-            encoded = True
-        encode(s, w, order, other)
-        if compare_codes(w, other, best) < 0:
-            chosen, best = order, other
+            chosen, encoded = order, False
+        elif way == 0:
+            if not encoded:
+                encode(s, w, chosen, best)
+                encoded = True
+            encode(s, w, order, 1 - best)
+            if compare_codes(w, 1 - best, best) < 0:
+                chosen, best = order, 1 - best
     if not encoded:
         encode(s, w, chosen, best)
     w.best = best

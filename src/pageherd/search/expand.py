@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pageherd.machine.drive import begin, run_path
+from pageherd.machine.drive import begin, frame_shown, run_path
 from pageherd.machine.jit import (
     ALARM_OVERFLOW,
     ALARM_STUCK,
@@ -15,7 +15,7 @@ from pageherd.machine.jit import (
     helper,
 )
 from pageherd.machine.layout import State, States
-from pageherd.machine.state import LIVE, UNUSED, VM_LOCKED, VM_MAPPED
+from pageherd.machine.state import LIVE, NONE, UNUSED, VM_LOCKED, VM_MAPPED, maps_here
 from pageherd.machine.watch import ALIVE
 from pageherd.promises.checks import check_state
 from pageherd.promises.leaks import check_leaks
@@ -61,16 +61,30 @@ def live_processes(s: State) -> int:
 
 
 @helper
-def order_matters(s: State, ordered_by: int) -> bool:
-    """Whether going through the names in another order could make a difference in this state."""
-    if ordered_by == ORDER_OF_PROCESSES:
-        if live_processes(s) < 2:
-            return False
-        for mm in range(s.nr_mms):
-            for page in range(s.nr_pages):
+def is_partly_locked(s: State, frame: int) -> bool:
+    """Whether some mappings of the frame are locked, some not; a walk ends at the first locked."""
+    locked, free = False, False
+    for mm in range(s.nr_mms):
+        for page in range(s.nr_pages):
+            if s.mm_state[mm] == LIVE and maps_here(s, mm, page, frame):
                 if int(s.vma[mm, page]) & VM_LOCKED:
-                    return True
-        return False
+                    locked = True
+                else:
+                    free = True
+    return locked and free
+
+
+@helper
+def order_matters(s: State, g: Any) -> bool:
+    """Whether going through the names in another order could make a difference in this state.
+
+    In an rmap walk over the frame that the operation is about, or in a fork that copies pages.
+    """
+    if g.ordered_by == ORDER_OF_PROCESSES:
+        if g.held != NOBODY:
+            return is_partly_locked(s, int(s.ref_frame[g.held]) - 1)
+        frame = frame_shown(s, int(g.mm), int(g.page))
+        return frame != NONE and is_partly_locked(s, frame)
     pinned = 0
     for frame in range(1, s.nr_frames):
         if s.pincount[frame] != 0:
@@ -240,7 +254,7 @@ def expand(
         for j in range(ops.shape[0]):
             g = guards[j]
             if not enabled(base, g) or (
-                g.ordered_by != 0 and g.order != 0 and not order_matters(base, g.ordered_by)
+                g.ordered_by != 0 and g.order != 0 and not order_matters(base, g)
             ):
                 continue
             tally[TRANSITIONS] += 1

@@ -23,7 +23,7 @@ from pageherd.machine.state import (
 )
 from pageherd.machine.watch import ALIVE
 from pageherd.promises.checks import check_state
-from pageherd.search.canonical import compare_codes, compare_keys, make_key
+from pageherd.search.canonical import compare_codes, compare_orders, make_keys
 from pageherd.search.expand import (
     BASE,
     EMPTY,
@@ -112,7 +112,7 @@ def possible(a: State, b: State, g: Any) -> bool:
         return False
     if g.ordered_by == 0 or g.order == 0:
         return True
-    return order_matters(a, g.ordered_by) or order_matters(b, g.ordered_by)
+    return order_matters(a, g) or order_matters(b, g)
 
 
 # -- what shows ------------------------------------------------------------------------------------
@@ -202,19 +202,17 @@ def encode_pair(a: State, b: State, wa: Work, wb: Work, order: int, buffer: int)
 def canonical_pair(a: State, b: State, wa: Work, wb: Work) -> int:
     """Leave the smallest codes of the pair in `code[best]` of both; the order that gave them."""
     chosen, best, encoded = 0, 0, False
-    make_key(a, wa, 0, 0)
-    make_key(b, wb, 0, 0)
+    make_keys(a, wa)
+    make_keys(b, wb)
     for order in range(1, wa.orders):
         other = 1 - best
-        make_key(a, wa, order, other)
-        make_key(b, wb, order, other)
-        way = compare_keys(a, wa, other, best)
+        way = compare_orders(a, wa, order, chosen)
         if way == 0:
-            way = compare_keys(b, wb, other, best)
+            way = compare_orders(b, wb, order, chosen)
         if way > 0:
             continue
         if way < 0:
-            chosen, best, encoded = order, other, False
+            chosen, encoded = order, False
             continue
         if not encoded:
             encode_pair(a, b, wa, wb, chosen, best)

@@ -11,7 +11,8 @@ has no place in a code.
 from __future__ import annotations
 
 from functools import cache
-from itertools import permutations, product
+from itertools import combinations, permutations, product
+from math import factorial
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -50,6 +51,7 @@ def work_dtype(layout: Layout) -> np.dtype[Any]:
     sizes = layout.mms, layout.pages, layout.refs
     orders = int(np.prod([np.prod(np.arange(1, size + 1)) for size in sizes]))
     longest = code_bytes(*sizes, layout.slots, True)
+    orders_of_pages, most = factorial(layout.pages), max(layout.mms, layout.refs)
     return np.dtype(
         [
             ("orders", "i8"),  # how many of `mm_at`, ... are in use; the first changes no name
@@ -64,7 +66,13 @@ def work_dtype(layout: Layout) -> np.dtype[Any]:
             ("mm_at", "i1", (orders, layout.mms)),  # the old name at each new place
             ("page_at", "i1", (orders, layout.pages)),
             ("ref_at", "i1", (orders, layout.refs)),
-            ("key", "i8", (2, layout.mms + layout.refs)),
+            ("page_order", "i1", (orders,)),  # which order of the pages each one has
+            ("page_orders", "i8"),
+            ("page_step", "i8"),  # orders that differ in the references only
+            ("pair", "i8", (2, most, most)),  # a bit for each pair: of processes, of references
+            ("exchanged", "i8", (orders,)),  # the pairs that an order exchanges
+            ("mm_key", "i8", (orders_of_pages, layout.mms)),
+            ("ref_key", "i8", (layout.refs,)),
             ("code", "u1", (2, longest)),
             ("row", "u1", (longest,)),
             ("frame_no", "i1", (layout.frames,)),  # 0: not numbered yet
@@ -100,7 +108,15 @@ def work_record(
         work["mm_at"][0, i, :mms] = mm
         work["page_at"][0, i, :pages] = page
         work["ref_at"][0, i, :refs] = ref
+        work["page_order"][0, i] = i // factorial(refs) % factorial(pages)
+        for kind, names in ((0, mm), (1, ref)):
+            pairs = ((b, a) for a, b in combinations(names, 2) if a > b)
+            work["exchanged"][0, i] += sum(1 << _pair_number(layout, kind, *pair) for pair in pairs)
+    for kind, a, b in np.ndindex(work["pair"].shape[1:]):
+        work["pair"][0, kind, a, b] = 1 << _pair_number(layout, kind, a, b)
     work["orders"] = len(every) if symmetry else 1
+    work["page_orders"] = factorial(pages) if symmetry else 1
+    work["page_step"] = factorial(refs)
     work["refs"] = refs
     work["held"] = held_frames(*sizes)
     work["compared"] = words_compared(layout) // 8
@@ -108,6 +124,11 @@ def work_record(
     work["tokens"] = int(tokens)
     work["forget"] = forget
     return work
+
+
+def _pair_number(layout: Layout, kind: int, a: int, b: int) -> int:
+    most = max(layout.mms, layout.refs)
+    return (kind * most + a) * most + b
 
 
 @helper
