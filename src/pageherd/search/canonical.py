@@ -63,7 +63,7 @@ def processes_alike(s: State, w: Work, a: int, b: int) -> bool:
 def references_alike(s: State, w: Work, a: int, b: int) -> bool:
     """Whether exchanging the names of two references changes nothing."""
     same = s.ref_frame[a] == s.ref_frame[b] and s.ref_page[a] == s.ref_page[b]
-    return same and s.ref_mm[a] == s.ref_mm[b] and w.ref_key[a] == w.ref_key[b]
+    return bool(same and s.ref_mm[a] == s.ref_mm[b] and w.ref_key[a] == w.ref_key[b])
 
 
 @helper
