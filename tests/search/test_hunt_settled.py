@@ -12,8 +12,9 @@ from pageherd.promises.table import PROMISES
 from pageherd.rules.choose import choose, record
 from pageherd.search import expand as ex
 from pageherd.search.breadth import Search
-from pageherd.search.hunt import hunt
-from pageherd.search.scope import ADVICE, OPERATIONS, chosen_verbs, client_of, scopes_of
+from pageherd.search.forecast import forecast
+from pageherd.search.hunt import Finding, hunt
+from pageherd.search.scope import ADVICE, OPERATIONS, Scope, chosen_verbs, client_of, scopes_of
 
 BREAKING = ("linux-4.19", "linux-5.8", "linux-5.10", "linux-5.18", "linux-6.12", "unshare-2021")
 FORKS = (
@@ -79,3 +80,20 @@ def test_what_is_found_late_is_confirmed_too() -> None:
     (found,) = hunt("linux-5.10", "2,1,1,1", ops=SWAP, ask=("get-fork",))
     assert len({len(breach.operations) for breach in found.breaches.values()}) > 1
     assert all(breach.confirmed for breach in found.breaches.values())
+
+
+def test_what_is_found_is_told_at_once() -> None:
+    told: list[Finding] = []
+    (found,) = hunt("linux-4.19", "2,1,1,1", ops=FORKS, tell=told.append)
+    assert {each.promise for each in told} == set(found.breaches)
+    lengths = [len(each.operations) for each in told]
+    assert lengths == sorted(lengths)
+    for each in told:
+        assert each.operations == found.breaches[each.promise].operations
+
+
+def test_a_guess_is_near() -> None:
+    guess = forecast("linux-6.12", Scope("a", 3, 1, 1, 1), ops=FORKS)
+    (found,) = hunt("linux-6.12", "3,1,1,1", ops=FORKS)
+    assert guess.states == pytest.approx(found.size.states)
+    assert guess.room > 0

@@ -14,30 +14,31 @@ from pageherd.cli.output import compiling, console, json_line
 
 if TYPE_CHECKING:
     from pageherd.search.breadth import Progressed, Watcher
-    from pageherd.search.hunt import Breach, Found
+    from pageherd.search.hunt import Breach, Finding, Found, Teller
 
 _SHOWN_EVERY = 0.2  # seconds between two updates of the progress line
 
 
 def main(arguments: Namespace) -> int:
     """Hunt, print, and say by the exit code whether anything was found."""
-    from pageherd.search.breadth import MAX_STATES
     from pageherd.search.hunt import hunt
 
     resume = Path(arguments.resume) if arguments.resume else None
     if resume and not resume.exists():
         print(f"pageherd: {resume} is not there yet: a new hunt, kept there", file=sys.stderr)
-    with compiling() as progress, _watching() as watch:
+    bound = arguments.max_states or _bound(arguments)
+    with compiling() as progress, _watching() as (watch, tell):
         found = hunt(
             arguments.kernel,
             arguments.scope,
             ops=_names(arguments.ops),
             without=_names(arguments.without),
             ask=arguments.ask,
-            max_states=arguments.max_states or MAX_STATES,
+            max_states=bound,
             resume=resume,
             progress=progress,
             watch=watch,
+            tell=tell,
         )
     for each in found:
         if arguments.json:
@@ -74,11 +75,37 @@ def _code(found: Found) -> int:
     return UNDETERMINED if "undetermined" in verdicts else 0
 
 
+def _bound(arguments: Namespace) -> int:
+    """How many states to stop at; of a scope that may be too large, say first how large it is."""
+    from pageherd.search.breadth import MAX_STATES
+    from pageherd.search.forecast import forecast, is_large
+    from pageherd.search.scope import scopes_of
+
+    scopes = scopes_of(arguments.scope)
+    if not any(map(is_large, scopes)):
+        return MAX_STATES
+    with compiling() as progress:
+        guess = forecast(
+            arguments.kernel,
+            scopes[0],
+            ops=_names(arguments.ops),
+            without=_names(arguments.without),
+            progress=progress,
+        )
+    print(
+        f"pageherd: scope {scopes[0].name}: perhaps {guess.states:.0e} states, judging by smaller"
+        f" scopes; {guess.hours:.1g} hours and {guess.gigabytes:.1g} GB. There is memory for"
+        f" {guess.room:.0e}.",
+        file=sys.stderr,
+    )
+    return min(MAX_STATES, guess.room)
+
+
 @contextmanager
-def _watching() -> Iterator[Watcher | None]:
-    """A progress line on a terminal; quiet in a pipe."""
+def _watching() -> Iterator[tuple[Watcher | None, Teller]]:
+    """A progress line on a terminal; in a pipe nothing but what is found."""
     if not sys.stderr.isatty():
-        yield None
+        yield None, lambda finding: print(f"pageherd: {_found_so_far(finding)}", file=sys.stderr)
         return
     from rich.console import Console
     from rich.status import Status
@@ -86,7 +113,8 @@ def _watching() -> Iterator[Watcher | None]:
     from pageherd.search.outlook import states_left
 
     shown = 0.0
-    with Status("hunting", console=Console(stderr=True)) as status:
+    err = Console(stderr=True, highlight=False)
+    with Status("hunting", console=err) as status:
 
         def watch(now: Progressed) -> None:
             nonlocal shown
@@ -101,7 +129,18 @@ def _watching() -> Iterator[Watcher | None]:
                 + (f", perhaps {left:.1g} states left" if left is not None else "")
             )
 
-        yield watch
+        def tell(finding: Finding) -> None:
+            err.print(_found_so_far(finding), markup=False)
+
+        yield watch, tell
+
+
+def _found_so_far(finding: Finding) -> str:
+    """One line; the whole report follows when the search is over."""
+    return (
+        f"{finding.scope.name}, {finding.seconds:.1f} s: {finding.promise} is broken by"
+        f" {len(finding.operations)} operations: {'; '.join(finding.operations)}"
+    )
 
 
 def _print(found: Found) -> None:

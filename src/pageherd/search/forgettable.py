@@ -48,8 +48,8 @@ def forgettable(kernel: Kernel) -> int:
         bits |= forget.HAS_PINNED
     if kernel.of("reuse") in _KEEPS_BATCH or _agree(kernel, _MARKED_AT_BIRTH):
         bits |= forget.ZERO_ENTRY
-    exact = kernel.of("counting") == "exact"
-    if exact or kernel.of("still-mapped") == "by-rmap":
+    knows_mapped = kernel.of("counting") == "exact" or kernel.of("still-mapped") == "by-rmap"
+    if knows_mapped:
         bits |= forget.MAP_COUNT
     exclusive = _agree(kernel, _EXCLUSIVE_STAYS)
     # what the rules that track writes decide by an entry's bits: whether one more fault on an
@@ -62,7 +62,7 @@ def forgettable(kernel: Kernel) -> int:
     if not _look_at(kernel, "PTE_SOFT_DIRTY", *skipped):
         bits |= forget.SOFT_DIRTY
     # a kernel that takes a mapped page for an unmapped one writes it to swap with entries left
-    if exact and not _look_at(kernel, "PTE_DIRTY", *skipped):
+    if knows_mapped and not _look_at(kernel, "PTE_DIRTY", *skipped):
         bits |= forget.PTE_DIRTIES
     return bits
 

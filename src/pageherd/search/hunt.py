@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ from pageherd.promises.table import DEFAULT, PROMISES
 from pageherd.rules.catalog import POINTS
 from pageherd.rules.choose import Kernel, Progress, choose, record
 from pageherd.search import checkpoint
-from pageherd.search.breadth import MAX_STATES, Search, Watcher
-from pageherd.search.counterexample import counterexample
+from pageherd.search.breadth import MAX_STATES, Progressed, Search, Watcher
+from pageherd.search.counterexample import counterexample, test_of
 from pageherd.search.scope import Client, Scope, chosen_verbs, client_of, scopes_of
 from pageherd.search.verdict import BROKEN, KEPT, UNDETERMINED, Word
 
@@ -47,6 +47,19 @@ class Breach:
     def operations(self) -> tuple[str, ...]:
         """The operations as lines of a test."""
         return tuple(format_step(step) for step in self.test.body)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A promise that a hunt has just found broken, while it goes on for the others."""
+
+    scope: Scope
+    promise: str
+    operations: tuple[str, ...]  # of a shortest program, which the checker has not seen yet
+    seconds: float
+
+
+Teller = Callable[[Finding], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +163,7 @@ def hunt(
     symmetry: bool = True,
     progress: Progress | None = None,
     watch: Watcher | None = None,
+    tell: Teller | None = None,
 ) -> list[Found]:
     """Search a scope (a name may stand for several) for a program that breaks a promise.
 
@@ -165,6 +179,7 @@ def hunt(
         resume: the checkpoint to go on from, if it exists, and to write; else a file of the cache.
         tokens, symmetry: keep real values; do without symmetry: both only make the search slower.
         progress: told while the machine is compiled; watch: told now and then how far it is.
+        tell: told of each promise found broken, at once.
 
     Raises:
         ScopeError: no such scope or operation.
@@ -202,7 +217,8 @@ def hunt(
             if number == len(done):
                 if number == len(begun.done):
                     begun.resume(search)
-                _run(search, keeper, done, watch, interrupts, resume is not None)
+                told = _telling(search, asked, tell, watch) if tell else watch
+                _run(search, keeper, done, told, interrupts, resume is not None)
                 done.append(_outcome(search, asked, bool(interrupts)))
             found.append(_found(search, done[number], asked, kernel, keeper))
             if interrupts:
@@ -210,6 +226,26 @@ def hunt(
     if all(each.complete for each in found) and len(found) == len(scopes):
         keeper.path.unlink(missing_ok=True)
     return found
+
+
+def _telling(
+    search: Search, asked: tuple[str, ...], tell: Teller, watch: Watcher | None
+) -> Watcher:
+    """Tells what is newly found, then what `watch` is told anyway."""
+    known: set[str] = set()
+
+    def look(now: Progressed) -> None:
+        for promise in asked:
+            path = search.path_to(promise) if promise not in known else None
+            if path is not None:
+                known.add(promise)
+                steps = test_of(search, promise, path).body
+                operations = tuple(format_step(step) for step in steps)  # type: ignore[arg-type]
+                tell(Finding(search.scope, promise, operations, now.seconds))
+        if watch:
+            watch(now)
+
+    return look
 
 
 def _run(
