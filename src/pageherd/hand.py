@@ -401,6 +401,10 @@ class Process:
         """A shared mapping of the memfd's page of that name, or of the page `of`."""
         return self._map("mmap_shared", page, of)
 
+    def mmap_hugetlb(self, page: Page | str) -> Page:
+        """A private mapping of a hugetlb page."""
+        return self._map("mmap_hugetlb", page, None)
+
     def _map(self, verb: str, page: Page | str, of: Page | None) -> Page:
         chosen = self._machine.page(page) if isinstance(page, str) else page
         self._must(verb, chosen, *(() if of is None else (of,)))

@@ -62,6 +62,9 @@ _file_copy = sound(steps.FILE_COPY)
 _file_map = sound(steps.FILE_MAP)
 _mmap_file = sound(steps.MMAP_FILE)
 _write_file = sound(steps.WRITE_FILE)
+_huge_fault = sound(steps.HUGETLB_FAULT)
+_huge_copy = sound(steps.HUGETLB_COPY)
+_huge_map = sound(steps.HUGETLB_MAP)
 _tee = sound(steps.TEE)
 
 
@@ -435,6 +438,34 @@ def file_reads_as_zeros(s: Any, t: int, k: Any) -> int:
     return steps.IDLE
 
 
+def hugetlb_copy_copies_nothing(s: Any, t: int, k: Any) -> int:
+    following = _huge_copy(s, t, k)
+    s.content[s.t_new[t]] = 0
+    return following
+
+
+def hugetlb_always_reuses(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    frame = s.pte_to[mm, page]
+    present = s.pte[mm, page] & st.PTE_PRESENT
+    maps = s.mapcount[frame]
+    if present:
+        s.mapcount[frame] = 1
+    following = _huge_fault(s, t, k)
+    if present:
+        s.mapcount[frame] = maps
+    return following
+
+
+def hugetlb_copy_keeps_the_old_page(s: Any, t: int, k: Any) -> int:
+    old = s.t_frame[t]
+    copied = s.t_held[t] & st.HOLD_FRAME
+    following = _huge_map(s, t, k)
+    if copied:
+        s.refcount[old] += 1
+    return following
+
+
 FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.FORK_INSTALL, fork_takes_no_reference),
     (steps.FORK_INSTALL, fork_counts_no_mapping),
@@ -478,6 +509,9 @@ FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.FILE_MAP, page_of_a_file_counts_no_mapping),
     (steps.FILE_MAP, write_fault_maps_the_page_cache),
     (steps.WRITE_FILE, write_to_the_file_is_lost),
+    (steps.HUGETLB_COPY, hugetlb_copy_copies_nothing),
+    (steps.HUGETLB_FAULT, hugetlb_always_reuses),
+    (steps.HUGETLB_MAP, hugetlb_copy_keeps_the_old_page),
 )
 
 AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (

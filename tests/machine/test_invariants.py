@@ -48,11 +48,17 @@ def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
         if pte and not int(s["vma"][mm, page]) & st.VM_MAPPED:
             yield "an entry without a mapping"
         vma = int(s["vma"][mm, page])
-        if pte & st.PTE_WRITE and not vma & st.VM_WRITE:
+        hugetlb = bool(vma & st.VM_HUGETLB)
+        if pte & st.PTE_WRITE and not vma & st.VM_WRITE and not hugetlb:
             yield "an entry is writable in a read-only mapping"
-        if pte & st.PTE_WRITE and not vma & st.VM_SOFTDIRTY and not pte & st.PTE_SOFT_DIRTY:
+        tracked = not vma & st.VM_SOFTDIRTY and not pte & st.PTE_SOFT_DIRTY
+        if pte & st.PTE_WRITE and tracked and not hugetlb:
             yield "a write that is tracked would be missed"
         of_file = bool(pte & st.PTE_PRESENT and int(s["page_flags"][to]) & st.PG_FILE)
+        if pte & st.PTE_PRESENT and hugetlb != bool(int(s["page_flags"][to]) & st.PG_HUGETLB):
+            yield "a hugetlb page outside a hugetlb mapping, or another page in one"
+        if hugetlb and pte & st.PTE_SWAP:
+            yield "a hugetlb page is swapped"
         if of_file and not vma & st.VM_FILE:
             yield "a page of the file in a mapping of no file"
         if of_file and pte & st.PTE_WRITE and not vma & st.VM_SHARED:
@@ -158,7 +164,7 @@ def pin_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             continue
         mm = int(s["ref_mm"][ref])
         mapped = int(s["pte"][mm, page]) & st.PTE_PRESENT and s["pte_to"][mm, page] == frame
-        if mapped and not int(s["page_flags"][frame]) & st.PG_EXCLUSIVE:
+        if mapped and not int(s["page_flags"][frame]) & (st.PG_EXCLUSIVE | st.PG_FILE):
             yield "a pinned, mapped page is not exclusive"
 
 

@@ -30,14 +30,18 @@ from pageherd.machine.watch import note_load, note_store
 
 @step(steps.ACCESS)
 def access(s: State, t: int, k: KernelRecord) -> int:
-    """One load or store, repeated after each fault until the entry allows it."""
+    """One load or store, repeated after each fault until the entry allows it.
+
+    The processor looks at the entry alone: where it is writable, it is written.
+    """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
-    if (int(s.vma[mm, page]) & (VM_WRITE if write else VM_READ)) == 0:
+    pte = pte_of(s, mm, page)
+    allowed = int(s.vma[mm, page]) & (VM_WRITE if write else VM_READ)
+    if not allowed and not (write and pte & PTE_WRITE):
         mmap_read_unlock(s, t, mm)
         s.t_result[t] = SEGV
         return steps.IDLE
-    pte = pte_of(s, mm, page)
     if (pte & PTE_PRESENT) == 0 or (write and (pte & PTE_WRITE) == 0):
         if not mmap_read_lock(s, t, mm):
             return steps.BLOCKED

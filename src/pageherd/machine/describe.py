@@ -22,6 +22,7 @@ _PAGE_FLAGS: Final = (
     (st.PG_WRITEBACK, "write-back"),
     (st.PG_ISOLATED, "isolated"),
     (st.PG_FILE, "page cache"),
+    (st.PG_HUGETLB, "hugetlb"),
 )
 
 

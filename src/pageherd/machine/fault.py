@@ -10,6 +10,7 @@ from pageherd.machine.state import (
     FAULT_UNSHARE,
     FAULT_WRITE,
     HOLD_NEW,
+    PG_HUGETLB,
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -19,6 +20,8 @@ from pageherd.machine.state import (
     VM_FILE,
     ZERO_FRAME,
     alloc_frame,
+    has_flag,
+    is_hugetlb,
     lru_cache_add,
     may_write,
     page_add_rmap,
@@ -45,6 +48,8 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
     s.cost[COST_FAULTS] += 1
     pte = pte_of(s, mm, page)
     remember_pte(s, t, mm, page)
+    if is_hugetlb(s, mm, page):
+        return steps.HUGETLB_FAULT
     if pte & PTE_SWAP:
         return steps.SWAPIN_LOOKUP
     if pte & PTE_PRESENT:
@@ -77,7 +82,8 @@ def map_new_anon(s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int
     s.vma[mm, page] = int(s.vma[mm, page]) | VM_ANON_VMA
     page_add_rmap(s, t, k, new, page)
     set_exclusive(s, k, new)
-    lru_cache_add(s, t, new)
+    if not has_flag(s, new, PG_HUGETLB):
+        lru_cache_add(s, t, new)
     set_pte(s, mm, page, pte, new)
     unhold(s, t, HOLD_NEW)  # the allocation's reference is the mapping's
 

@@ -25,6 +25,7 @@ from pageherd.machine.state import (
     PTE_SOFT_DIRTY,
     PTE_WRITE,
     VM_FILE,
+    VM_HUGETLB,
     VM_MAPPED,
     VM_READ,
     VM_SHARED,
@@ -55,6 +56,7 @@ from pageherd.machine.watch import note_file_store
 # t_fault of MMAP_FILE
 MAP_PRIVATE: Final = 0
 MAP_SHARED: Final = 1
+MAP_HUGETLB: Final = 2  # of no file of ours: anonymous hugetlb
 
 
 @helper
@@ -87,8 +89,13 @@ def busy_in_cache(s: State, t: int, file: int) -> bool:
 
 @step(steps.MMAP_FILE)
 def mmap_file(s: State, t: int, k: KernelRecord) -> int:
-    """mmap(MAP_FIXED) of the memfd: page t_ref of the file, private or shared."""
+    """mmap(MAP_FIXED) of the memfd: page t_ref of the file, private or shared; or MAP_HUGETLB."""
     mm, page = int(s.t_mm[t]), int(s.t_other[t]) - 1
+    if s.t_fault[t] == MAP_HUGETLB:
+        s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_HUGETLB
+        mmap_write_unlock(s, mm)
+        s.t_result[t] = OK
+        return steps.IDLE
     shared = VM_SHARED if s.t_fault[t] == MAP_SHARED else 0
     s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_FILE | shared
     s.vma_file[mm, page] = int(s.t_ref[t]) + 1

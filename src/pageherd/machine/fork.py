@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.fault import map_new_anon
+from pageherd.machine.hugetlb import alloc_like
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.questions import COPY_EARLY, FORK, FORK_SWAP
+from pageherd.machine.questions import COPY_EARLY, FORK, FORK_SWAP, HUGETLB_FORK
 from pageherd.machine.state import (
     COST_COPIES,
     COST_TLB_FLUSHES,
@@ -30,10 +31,10 @@ from pageherd.machine.state import (
     VM_MAPPED,
     VM_WIPEONFORK,
     ZERO_FRAME,
-    alloc_frame,
     ask,
     clear_flag,
     is_anon,
+    is_hugetlb,
     may_write,
     mmap_write_lock,
     mmap_write_unlock,
@@ -112,7 +113,8 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
         return next_page(s, t)
     if not is_anon(s, to):
         return steps.FORK_INSTALL  # page_dup_file_rmap()
-    if ask(s, t, k, FORK, to) == COPY_EARLY:
+    question = HUGETLB_FORK if is_hugetlb(s, mm, page) else FORK
+    if ask(s, t, k, question, to) == COPY_EARLY:
         return steps.FORK_COPY
     clear_flag(s, to, PG_EXCLUSIVE)
     return steps.FORK_WRPROTECT
@@ -149,7 +151,7 @@ def fork_copy(s: State, t: int, k: KernelRecord) -> int:
     gup-fast runs on this mm meanwhile, the machine does both in one step.
     """
     mm, child, page = int(s.t_mm[t]), int(s.t_other[t]), int(s.t_page[t])
-    new = alloc_frame(s)
+    new = alloc_like(s, int(s.pte_to[mm, page]))
     s.t_new[t] = new
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
     s.content[new] = s.content[int(s.pte_to[mm, page])]

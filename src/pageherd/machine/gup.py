@@ -18,6 +18,7 @@ from pageherd.machine.questions import (
     FORCE,
     FORCE_FORGETS,
     FORK_SEQ,
+    HUGETLB_FORCE,
     IO_URING_FILE,
     NO,
     TAKE,
@@ -54,6 +55,7 @@ from pageherd.machine.state import (
     ask,
     free_if_unused,
     is_anon,
+    is_hugetlb,
     is_shared,
     mmap_read_lock,
     mmap_read_unlock,
@@ -78,10 +80,10 @@ BY_DIRECT_IO: Final = 2  # an O_DIRECT read
 
 
 @helper
-def may_gup(s: State, t: int, mm: int, page: int) -> bool:
+def may_gup(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """check_vma_flags(): FOLL_FORCE overrides the protection, not the absence, of a mapping.
 
-    Nor the protection of a shared mapping against a write.
+    Nor the protection of a shared mapping against a write; that of hugetlb in some kernels only.
     """
     vma, foll = int(s.vma[mm, page]), int(s.t_foll[t])
     if s.mm_state[mm] != LIVE or (vma & VM_MAPPED) == 0:
@@ -89,7 +91,10 @@ def may_gup(s: State, t: int, mm: int, page: int) -> bool:
     wanted = VM_WRITE if foll & FOLL_WRITE else VM_READ
     if vma & wanted:
         return True
-    return (foll & FOLL_FORCE) != 0 and not (foll & FOLL_WRITE and is_shared(s, mm, page))
+    if (foll & FOLL_FORCE) == 0 or (foll & FOLL_WRITE and is_shared(s, mm, page)):
+        return False
+    refused = foll & FOLL_WRITE and is_hugetlb(s, mm, page) and not ask(s, t, k, HUGETLB_FORCE, 0)
+    return not refused
 
 
 @helper
@@ -125,7 +130,7 @@ def ungrab(s: State, t: int) -> None:
 def gup(s: State, t: int, k: KernelRecord) -> int:
     """pin_user_pages(): has_pinned is set before the walk, never cleared (008cfe4418b3, v5.9)."""
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
-    if not may_gup(s, t, mm, page):
+    if not may_gup(s, t, k, mm, page):
         s.t_result[t] = SEGV
         return steps.IDLE
     if int(s.t_foll[t]) & FOLL_PIN:
@@ -224,6 +229,14 @@ def must_break_cow(s: State, t: int, k: KernelRecord) -> bool:
     return (foll & FOLL_COW) == 0 or ask(s, t, k, FORCE_FORGETS, 0) == NO
 
 
+@helper
+def may_force(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
+    """can_follow_write_pte(): a read-only entry proven to be ours; never of hugetlb."""
+    if is_hugetlb(s, mm, page):
+        return False
+    return ask(s, t, k, FORCE, int(s.pte_to[mm, page])) != NO
+
+
 @step(steps.GUP_SLOW)
 def gup_slow(s: State, t: int, k: KernelRecord) -> int:
     """follow_page_pte(): under the page-table lock, take the page or say what fault is needed."""
@@ -233,7 +246,7 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
     s.t_fault[t] = 0
     foll = int(s.t_foll[t])
     pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
-    if not may_gup(s, t, mm, page):
+    if not may_gup(s, t, k, mm, page):
         mmap_read_unlock(s, t, mm)
         s.t_result[t] = SEGV
         return steps.IDLE
@@ -249,7 +262,7 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
     else:
         if (pte & PTE_PRESENT) == 0:
             return fault_in(s, t, FAULT_WRITE)
-        if (pte & PTE_WRITE) == 0 and not ask(s, t, k, FORCE, frame):
+        if (pte & PTE_WRITE) == 0 and not may_force(s, t, k, mm, page):
             return fault_in(s, t, FAULT_WRITE)
         if foll & FOLL_WRITE and (pte & PTE_DIRTY) == 0 and is_anon(s, frame):
             set_flag(s, frame, PG_DIRTY)  # FOLL_TOUCH, which gup-fast does not know

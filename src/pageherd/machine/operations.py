@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from pageherd.machine import questions, steps
-from pageherd.machine.file import MAP_PRIVATE, MAP_SHARED
+from pageherd.machine.file import MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED
 from pageherd.machine.gup import BY_DIRECT_IO, BY_IO_URING, FLAG_WORDS, NO_REF
 from pageherd.machine.state import (
     FAULT_TOUCH,
@@ -161,6 +161,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "mmap": _zap(TAKE_OVER, steps.MMAP),
         "mmap_file": _mmap_file(MAP_PRIVATE),
         "mmap_shared": _mmap_file(MAP_SHARED),
+        "mmap_hugetlb": lambda o: replace(_zap(TAKE_OVER, steps.MMAP_FILE)(o), fault=MAP_HUGETLB),
         "read_file": _on_page(steps.READ_FILE),
         "write_file": _on_page(steps.WRITE_FILE),
         "munmap": _zap(UNMAP),

@@ -7,6 +7,7 @@ from pageherd.machine import (
     file,
     fork,
     gup,
+    hugetlb,
     lru,
     observe,
     reclaim,
@@ -16,4 +17,7 @@ from pageherd.machine import (
     zap,
 )
 
-PATHS = (access, fault, file, cow, swapin, fork, gup, reclaim, zap, vma, reference, lru, observe)
+PATHS = (
+    *(access, fault, file, hugetlb, cow, swapin, fork, gup),
+    *(reclaim, zap, vma, reference, lru, observe),
+)

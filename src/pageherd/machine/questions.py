@@ -81,7 +81,11 @@ IO_URING_DIRTIES: Final = 41
 MLOCK_HOLDS: Final = 42
 FORCE_FORGETS: Final = 43
 IO_URING_FILE: Final = 44
-NR_QUESTIONS: Final = 45
+HUGETLB_REUSE: Final = 45
+HUGETLB_FORK: Final = 46
+HUGETLB_DONTNEED: Final = 47
+HUGETLB_FORCE: Final = 48
+NR_QUESTIONS: Final = 49
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +194,16 @@ QUESTIONS: Final = (
         _YES_NO,
     ),
     Question(IO_URING_FILE, "does io_uring take buffers in a mapping of a memfd?", _YES_NO),
+    Question(
+        HUGETLB_REUSE,
+        "may a write or unshare fault reuse the hugetlb page it hit?",
+        ("copy", "reuse"),
+    ),
+    Question(
+        HUGETLB_FORK,
+        "what does fork do with a hugetlb page?",
+        ("share", "copy for the child"),
+    ),
+    Question(HUGETLB_DONTNEED, "does MADV_DONTNEED discard hugetlb pages?", _YES_NO),
+    Question(HUGETLB_FORCE, "may a FOLL_FORCE write override a read-only hugetlb page?", _YES_NO),
 )

@@ -33,6 +33,7 @@ from pageherd.machine.state import (
     SWAP_NONE,
     SWAP_SLOW,
     SWAP_ZRAM,
+    VM_HUGETLB,
     VM_LOCKED,
     VM_MAPPED,
     add_to_swap_cache,
@@ -74,7 +75,8 @@ def pageout(s: State, t: int, k: KernelRecord) -> int:
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
     s.t_result[t] = OK
-    if (int(s.vma[mm, page]) & VM_MAPPED) == 0 or int(s.vma[mm, page]) & VM_LOCKED:
+    vma = int(s.vma[mm, page])
+    if (vma & VM_MAPPED) == 0 or vma & (VM_LOCKED | VM_HUGETLB):  # can_madv_lru_vma()
         s.t_result[t] = SEGV
         return steps.IDLE
     lru_add_drain(s, int(s.t_cpu[t]))

@@ -41,6 +41,7 @@ VM_LOCKED: Final = 64
 VM_ANON_VMA: Final = 128  # vma->anon_vma: the mapping has held a page of its own
 VM_FILE: Final = 1024  # of a file (a memfd): vma_file says of which of its pages
 VM_SHARED: Final = 2048  # MAP_SHARED
+VM_HUGETLB: Final = 4096  # a private mapping of one hugetlb page
 
 # pte
 PTE_PRESENT: Final = 1
@@ -57,6 +58,7 @@ PG_WRITEBACK: Final = 4
 PG_LRU: Final = 8
 PG_ISOLATED: Final = 16
 PG_FILE: Final = 128  # a page of the page cache, which holds a reference
+PG_HUGETLB: Final = 256  # a hugetlb page: one frame of the machine
 
 # t_fault
 FAULT_WRITE: Final = 1
@@ -544,6 +546,12 @@ def may_write(s: State, mm: int, page: int) -> bool:
 def is_shared(s: State, mm: int, page: int) -> bool:
     """Whether the mapping is MAP_SHARED; any other is a COW mapping (is_cow_mapping())."""
     return (int(s.vma[mm, page]) & VM_SHARED) != 0
+
+
+@helper
+def is_hugetlb(s: State, mm: int, page: int) -> bool:
+    """is_vm_hugetlb_page()."""
+    return (int(s.vma[mm, page]) & VM_HUGETLB) != 0
 
 
 @helper

@@ -89,5 +89,9 @@ FILE_MAP: Final = 82
 MMAP_FILE: Final = 83
 READ_FILE: Final = 84
 WRITE_FILE: Final = 85
+# hugetlb.py: hugetlb_fault, hugetlb_wp
+HUGETLB_FAULT: Final = 86
+HUGETLB_COPY: Final = 87
+HUGETLB_MAP: Final = 88
 
 NR_STEPS: Final = 120

@@ -81,6 +81,7 @@ VERBS: Mapping[str, Verb] = _table(
         "mmap(MAP_SHARED|MAP_FIXED) of a memfd, of its page of that or another name",
         optional=1,
     ),
+    Verb("mmap_hugetlb", _PAGE, Result.STATUS, "mmap(MAP_PRIVATE|MAP_ANONYMOUS|MAP_HUGETLB)"),
     Verb("read_file", _PAGE, Result.VALUE, "pread() of a page of the memfd"),
     Verb("write_file", (Kind.PAGE, Kind.VALUE), Result.STATUS, "pwrite() to a page of the memfd"),
     Verb("munmap", _PAGE, Result.STATUS, "munmap()"),

@@ -17,6 +17,7 @@ from pageherd.machine.state import (
     PTE_WRITE,
     SEGV,
     VM_FILE,
+    VM_HUGETLB,
     VM_LOCKED,
     VM_MAPPED,
     VM_READ,
@@ -25,6 +26,7 @@ from pageherd.machine.state import (
     VM_WIPEONFORK,
     VM_WRITE,
     ask,
+    is_hugetlb,
     is_shared,
     may_write,
     mmap_write_lock,
@@ -50,8 +52,11 @@ def mmap(s: State, t: int, k: KernelRecord) -> int:
 
 @helper
 def may_upgrade(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
-    """Whether an entry becomes writable with its mapping: vm_page_prot, or the kernel's rule."""
-    if not may_write(s, mm, page):
+    """Whether an entry becomes writable with its mapping: vm_page_prot, or the kernel's rule.
+
+    hugetlb_change_protection() leaves it to the next write fault.
+    """
+    if not may_write(s, mm, page) or is_hugetlb(s, mm, page):
         return False
     if is_shared(s, mm, page):
         return wants_no_notice(s, mm, page)
@@ -94,13 +99,15 @@ def mprotect(s: State, t: int, k: KernelRecord) -> int:
 def mremap(s: State, t: int, k: KernelRecord) -> int:
     """mremap(MREMAP_FIXED): what is mapped at the new address goes first.
 
-    Of some kernels even if there is nothing to move, which is noticed only then.
+    Of some kernels even if there is nothing to move, which is noticed only then.  The same kernels
+    do not move hugetlb mappings, and notice it there too (vma_to_resize(); 550a7d60bd5e, v5.16).
     """
     mm, page, to = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_other[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
     mapped = (int(s.vma[mm, page]) & VM_MAPPED) != 0
-    if page == to or not (mapped or ask(s, t, k, MREMAP_UNMAPS_FIRST, 0)):
+    movable = mapped and not (is_hugetlb(s, mm, page) and ask(s, t, k, MREMAP_UNMAPS_FIRST, 0))
+    if page == to or not (movable or ask(s, t, k, MREMAP_UNMAPS_FIRST, 0)):
         mmap_write_unlock(s, mm)
         s.t_result[t] = SEGV
         return steps.IDLE
@@ -108,7 +115,7 @@ def mremap(s: State, t: int, k: KernelRecord) -> int:
     s.t_page[t] = to
     s.t_other[t] = to + 1
     s.t_value[t] = TAKE_OVER
-    s.t_return[t] = steps.MREMAP_MOVE if mapped else steps.MREMAP_FAIL
+    s.t_return[t] = steps.MREMAP_MOVE if movable else steps.MREMAP_FAIL
     return steps.ZAP
 
 
@@ -150,14 +157,18 @@ def madvise(s: State, t: int, k: KernelRecord) -> int:
     """madvise() of advice that only changes VMA flags: set t_value's low half, clear its high.
 
     mlock() goes on to populate the page (`t_return`), by a write where a private mapping allows it.
-    MADV_WIPEONFORK is for anonymous mappings only.
+    It does not lock hugetlb pages, which nothing can take away.  MADV_WIPEONFORK is for anonymous
+    mappings only, of which hugetlb is none.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
     advice = int(s.t_value[t])
     vma = int(s.vma[mm, page])
-    mapped = (vma & VM_MAPPED) != 0 and not (vma & VM_FILE and advice & VM_WIPEONFORK)
+    if vma & VM_HUGETLB:
+        advice &= ~VM_LOCKED
+    of_file = (vma & (VM_FILE | VM_HUGETLB)) != 0
+    mapped = (vma & VM_MAPPED) != 0 and not (of_file and advice & VM_WIPEONFORK)
     if not may_write(s, mm, page) or is_shared(s, mm, page):
         s.t_fault[t] = FAULT_TOUCH
     if mapped:
@@ -184,6 +195,8 @@ def clear_soft_dirty(s: State, t: int, k: KernelRecord) -> int:
     s.t_page[t] = page + 1
     pte = pte_of(s, mm, page)
     s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_SOFTDIRTY
+    if is_hugetlb(s, mm, page):
+        return steps.CLEAR_SOFT_DIRTY  # clear_refs_walk_ops does not look at hugetlb pages
     if pte & PTE_PRESENT:
         pinned = (pte & PTE_WRITE) != 0 and ask(s, t, k, SOFT_DIRTY_SKIPS, int(s.pte_to[mm, page]))
         if not pinned:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
-from pageherd.machine.jit import KernelRecord, step
+from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.questions import ZAP_DRAINS
+from pageherd.machine.questions import HUGETLB_DONTNEED, ZAP_DRAINS
 from pageherd.machine.state import (
     COST_TLB_FLUSHES,
     DEAD,
@@ -25,6 +25,7 @@ from pageherd.machine.state import (
     ask,
     free_swap_and_cache,
     free_swap_cache,
+    is_hugetlb,
     lru_add_drain,
     mmap_read_lock,
     mmap_read_unlock,
@@ -46,6 +47,15 @@ KEEP: Final = 1  # nothing, and the VMA stays: MADV_DONTNEED
 TAKE_OVER: Final = 2  # the caller goes on with mmap_lock held
 
 
+@helper
+def may_discard(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
+    """can_madv_lru_vma(), madvise_dontneed_free_valid_vma(): not locked memory, or hugetlb."""
+    vma = int(s.vma[mm, page])
+    if (vma & VM_MAPPED) == 0 or vma & VM_LOCKED:
+        return False
+    return not is_hugetlb(s, mm, page) or ask(s, t, k, HUGETLB_DONTNEED, 0) != 0
+
+
 @step(steps.ZAP)
 def zap(s: State, t: int, k: KernelRecord) -> int:
     """zap_pte_range(): clear one entry and drop its mapping count; the page itself is put later.
@@ -60,8 +70,7 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
     if s.t_value[t] == KEEP:  # MADV_DONTNEED runs beside faults
         if not mmap_read_lock(s, t, mm):
             return steps.BLOCKED
-        vma = int(s.vma[mm, page])
-        if (vma & VM_MAPPED) == 0 or vma & VM_LOCKED:  # can_madvise_dontneed_free()
+        if not may_discard(s, t, k, mm, page):
             s.t_result[t] = SEGV  # ENOMEM, EINVAL
             return steps.ZAP_END
     else:

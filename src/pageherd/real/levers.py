@@ -145,6 +145,7 @@ NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
         "writeback": "the end of write-back to a real device cannot be held back",
         "mmap_file": "the runner has no file yet",
         "mmap_shared": "the runner has no file yet",
+        "mmap_hugetlb": "the runner has no huge pages yet",
         "read_file": "the runner has no file yet",
         "write_file": "the runner has no file yet",
         "get": "no call of this kernel takes a lasting reference with these FOLL_ flags",

@@ -2,10 +2,20 @@
 
 from typing import Final
 
-from pageherd.rules import calls, counting, fork, protection, reclaim, reuse, swapin, unshare
+from pageherd.rules import (
+    calls,
+    counting,
+    fork,
+    hugetlb,
+    protection,
+    reclaim,
+    reuse,
+    swapin,
+    unshare,
+)
 from pageherd.rules.base import DECLARED, DecisionPoint
 
-FILES = (reuse, unshare, swapin, fork, reclaim, protection, counting, calls)
+FILES = (reuse, unshare, swapin, fork, reclaim, protection, hugetlb, counting, calls)
 
 POINTS: Final[dict[str, DecisionPoint]] = dict(
     sorted(DECLARED.items(), key=lambda item: item[1].questions)

@@ -99,6 +99,10 @@ ROWS: Final[tuple[Row, ...]] = (
             "io-uring-release": "dirty",
             "io-uring-file": "accepted",
             "force-retry": "as-write",
+            "hugetlb-reuse": "by-mapcount",
+            "hugetlb-fork": "share",
+            "hugetlb-dontneed": "refused",
+            "hugetlb-force": "writable",
             "mlock-batch": "none",
             "counting": "exact",
             **_GET_ERA,
@@ -149,6 +153,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "copy-drops-swap": "yes",
             "mremap-checks": "first",
             "mlock-batch": "holds",
+            "hugetlb-fork": "copy-if-pinned",
+            "hugetlb-dontneed": "allowed",
         },
     ),
     Row(
@@ -170,6 +176,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "force": "exclusive",
             "mprotect-upgrade": "exclusive-dirty",
             "zero-pin": "not-counted",
+            "hugetlb-fork": "copy-if-exclusive-pinned",
+            "hugetlb-force": "refused",
         },
     ),
     Row(
@@ -215,6 +223,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "unshare-in-place": "mapped-once",
             "copy-drops-swap": "yes",
             "mremap-checks": "first",
+            "hugetlb-fork": "copy-if-pinned",
         },
         proposal=True,
         sources=(
@@ -266,13 +275,18 @@ ROWS: Final[tuple[Row, ...]] = (
             "still-mapped": "by-rmap",
             "copy-drops-swap": "yes",
             "mremap-checks": "first",
+            "hugetlb-fork": "copy-if-pinned",
+            "hugetlb-reuse": "by-refcount",
         },
         proposal=True,
         sources=(
             "Linus Torvalds, 19 Dec 2021",
             "<CAHk-=wiAzmB-jiHvF+EZ1-b0X3ts4LAYHaVhzpzXEjmC0X95eg@mail.gmail.com>",
         ),
-        open_questions=("fork, reclaim and soft-dirty as in 5.16",),
+        open_questions=(
+            "fork, reclaim and soft-dirty as in 5.16",
+            "hugetlb is not mentioned; without a map count its reuse goes by the refcount",
+        ),
     ),
     Row(
         "exclusive-bit",
@@ -284,6 +298,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "reuse": "by-exclusive-bit",
             "copy-drops-swap": "yes",
             "mremap-checks": "first",
+            "hugetlb-fork": "copy-if-pinned",
         },
         proposal=True,
         sources=(

@@ -1,0 +1,81 @@
+"""hugetlb: reuse, fork, MADV_DONTNEED and forced writes of private hugetlb mappings.
+
+Pins of such a page are counted apart from references (hpage_pincount, _pincount): so many ordinary
+references never look like a pin.
+"""
+
+from __future__ import annotations
+
+from pageherd.machine.jit import KernelRecord, helper
+from pageherd.machine.layout import State
+from pageherd.machine.questions import (
+    COPY,
+    COPY_EARLY,
+    HUGETLB_DONTNEED,
+    HUGETLB_FORCE,
+    HUGETLB_FORK,
+    HUGETLB_REUSE,
+    REUSE_PAGE,
+    SHARE_PAGE,
+)
+from pageherd.machine.state import is_exclusive, page_count
+from pageherd.rules.base import decision_point, no, yes
+
+REUSE = decision_point("hugetlb-reuse", HUGETLB_REUSE, kernel_function="hugetlb_wp, hugetlb_cow")
+
+
+@REUSE.alternative("by-mapcount", "hugetlb_cow, hugetlb_wp; every kernel up to v7.3")
+def by_mapcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse when the page is mapped once: references and pins never count.
+
+    A copy might exhaust the pool, and then kill; so the leak through a reference is accepted.
+    """
+    return REUSE_PAGE if s.mapcount[frame] == 1 else COPY
+
+
+@REUSE.alternative("by-refcount", "proposal: as small pages, where there is no map count")
+def by_refcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse when nobody else has a reference."""
+    return REUSE_PAGE if page_count(s, frame) == 1 else COPY
+
+
+FORK = decision_point("hugetlb-fork", HUGETLB_FORK, kernel_function="copy_hugetlb_page_range")
+
+
+@helper
+def pinned_here(s: State, t: int, frame: int) -> bool:
+    """This process has ever pinned, and the page is pinned."""
+    return bool(s.mm_has_pinned[int(s.t_mm[t])] != 0 and s.pincount[frame] != 0)
+
+
+@FORK.alternative("share", "copy_hugetlb_page_range; until v5.11")
+def share(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Share every page, pinned or not."""
+    return SHARE_PAGE
+
+
+@FORK.alternative("copy-if-pinned", "page_needs_cow_for_dma; v5.12 (4eae4efa2c29) to v5.18")
+def copy_if_pinned(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Copy for the child when the page is pinned."""
+    return COPY_EARLY if pinned_here(s, t, frame) else SHARE_PAGE
+
+
+@FORK.alternative(
+    "copy-if-exclusive-pinned", "page_try_dup_anon_rmap, hugetlb_try_dup_anon_rmap; v5.19"
+)
+def copy_if_exclusive_pinned(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As copy-if-pinned, but only exclusive pages can have pins; sharing clears the mark."""
+    return COPY_EARLY if is_exclusive(s, frame) and pinned_here(s, t, frame) else SHARE_PAGE
+
+
+DONTNEED = decision_point(
+    "hugetlb-dontneed", HUGETLB_DONTNEED, kernel_function="madvise_dontneed_free_valid_vma"
+)
+DONTNEED.group("refused", "can_madv_lru_vma, EINVAL; until v5.17", no)
+DONTNEED.group("allowed", "madvise_dontneed_free_valid_vma; v5.18 (90e7e7f5ef3f)", yes)
+
+FORCED = decision_point("hugetlb-force", HUGETLB_FORCE, kernel_function="check_vma_flags")
+FORCED.group(
+    "writable", "check_vma_flags; until v6.1, and hugetlb_wp makes the entry writable", yes
+)
+FORCED.group("refused", "check_vma_flags, EFAULT; v6.2 and 6.1.y (f347454d0341)", no)
