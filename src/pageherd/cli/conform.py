@@ -67,6 +67,8 @@ def _print(tally: Tally, arguments: Namespace) -> None:
         print(f"  the kernel said: {line}")
     for line in tally.hung:
         print(f"  did not end: {line}")
+    for kind, count in tally.outcomes.suspicious():
+        print(f"  suspicious: allowed in {count} steps, seen in none: {kind}")
     print(f"  {len(tally.found) or 'no'} divergence{'' if len(tally.found) == 1 else 's'}")
     for found in tally.found:
         print(
@@ -102,6 +104,9 @@ def _print_json(tally: Tally, arguments: Namespace) -> None:
         programs=tally.programs,
         observations=tally.observations,
         undetermined=tally.undetermined,
+        suspicious=[
+            {"outcome": kind, "allowed": count} for kind, count in tally.outcomes.suspicious()
+        ],
         divergences=len(tally.found),
         hung=tally.hung,
         seconds=round(tally.seconds, 3),

@@ -14,6 +14,7 @@ from pageherd.machine.questions import (
 )
 from pageherd.machine.state import (
     BUSY,
+    COST_RMAP_STEPS,
     COST_TLB_FLUSHES,
     FULL,
     HOLD_FRAME,
@@ -100,14 +101,25 @@ def reclaim_isolate(s: State, t: int, k: KernelRecord) -> int:
     return steps.RECLAIM_LOCK
 
 
+@helper
+def page_mlocked(s: State, frame: int) -> bool:
+    """PageMlocked(): locked memory maps the page.  In the kernel a flag: it costs no rmap step."""
+    pages, walked = int(s.nr_pages), s.cost[COST_RMAP_STEPS]
+    found = find_mapping(s, frame, 0, 0)
+    while found != NONE and (int(s.vma[found // pages, found % pages]) & VM_LOCKED) == 0:
+        found = find_mapping(s, frame, found // pages, found % pages + 1)
+    s.cost[COST_RMAP_STEPS] = walked
+    return found != NONE
+
+
 @step(steps.RECLAIM_LOCK)
 def reclaim_lock(s: State, t: int, k: KernelRecord) -> int:
-    """shrink_page_list(): busy pages and pages under write-back stay."""
+    """shrink_page_list(): pages that are busy, locked in memory or under write-back stay."""
     frame = int(s.t_frame[t])
     s.t_result[t] = BUSY
     if not trylock_page(s, t, frame):
         return steps.RECLAIM_PUTBACK
-    if has_flag(s, frame, PG_WRITEBACK):
+    if page_mlocked(s, frame) or has_flag(s, frame, PG_WRITEBACK):
         return steps.RECLAIM_PUTBACK
     return steps.RECLAIM_SWAP
 

@@ -21,6 +21,7 @@ from pageherd.litmus.syntax import Keeps, Step, SwapKind, Test
 from pageherd.real.follow import Divergence, Followed, follow
 from pageherd.real.generate import random_test, steerable_verbs
 from pageherd.real.observe import Sight
+from pageherd.real.outcomes import Outcomes
 from pageherd.real.results import Run
 from pageherd.real.steer import NotSteerable, Steered, steer
 from pageherd.real.target import Batch, Report, Target, by_swap, sight_of
@@ -70,6 +71,7 @@ class Tally:
     boots: int = 0
     accel: str = ""
     steps: Counter[str] = field(default_factory=Counter)  # verbs that ran
+    outcomes: Outcomes = field(default_factory=Outcomes)  # where the model left them open
     found: list[Found] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
@@ -141,6 +143,8 @@ class Conform:
                 tally.hung.append(f"seed {number}: {run.ending} at '{where}'")
             tally.undetermined += not followed.determined
             tally.choices += sum(count > 1 for count in followed.predictions)
+            for opened in followed.left_open:
+                tally.outcomes.add(opened)
             tally.steps.update(step.verb for step in programs[number].program.steps)
             if followed.divergence is not None:
                 diverged.append((number, followed))

@@ -21,6 +21,7 @@ from pageherd.promises.table import PROMISES
 from pageherd.real.choices import ways
 from pageherd.real.levers import LEVERS
 from pageherd.real.observe import FIELDS, Page, Sight, Where, look, model_pages
+from pageherd.real.outcomes import Open, left_open
 from pageherd.real.results import Ran, Run
 from pageherd.real.steer import Steered
 from pageherd.search.verdict import plain
@@ -57,6 +58,7 @@ class Followed:
     predictions: tuple[int, ...]
     broken: tuple[str, ...]
     results: tuple[int | str, ...]  # what the steps gave; the model's where the lever does not tell
+    left_open: tuple[Open, ...] = ()  # the steps with more than one allowed outcome
 
     @property
     def determined(self) -> bool:
@@ -86,6 +88,7 @@ def follow(steered: Steered, run: Run, kernel: Any, sight: Sight) -> Followed:
     before: Mapping[Where, Page] = {}
     predictions: list[int] = []
     results: list[int | str] = []
+    opened: list[Open] = []
     for ran, step, operation in zip(
         run.steps, steered.program.steps, steered.program.operations, strict=False
     ):
@@ -96,7 +99,8 @@ def follow(steered: Steered, run: Run, kernel: Any, sight: Sight) -> Followed:
             for branch in branches
             for new in _moved_on(steered, branch, step, operation, kernel, sight)
         ]
-        predictions.append(len({_key(branch.seen) for branch in after}))
+        allowed = {_key(branch.seen): branch.seen.pages for branch in after}
+        predictions.append(len(allowed))
         agreeing = [branch for branch in after if branch.seen == actual]
         gave = (agreeing or after)[0].gave
         results.append(gave if actual.result is None else actual.result)
@@ -104,10 +108,13 @@ def follow(steered: Steered, run: Run, kernel: Any, sight: Sight) -> Followed:
             nearest = min((differences(b.seen, actual, steered) for b in after), key=len)
             where = Divergence(ran.step, format_step(step), nearest)
             return Followed(where, tuple(predictions), (), tuple(results))
+        if len(allowed) > 1:
+            was = branches[0].seen.pages
+            opened.append(left_open(step.verb, was, list(allowed.values()), actual.pages))
         branches = agreeing[:_MAX_STATES]
     certain = frozenset.intersection(*(branch.broken for branch in branches))
     names = tuple(promise.name for promise in PROMISES if promise.name in certain)
-    return Followed(None, tuple(predictions), names, tuple(results))
+    return Followed(None, tuple(predictions), names, tuple(results), tuple(opened))
 
 
 def result_of(steered: Steered, step: Step, ran: Ran, sight: Sight) -> int | str | None:
