@@ -223,6 +223,10 @@ class Machine:
         """One pass of kswapd over the page of a process, or the page that a reference holds."""
         return self._kernel("reclaim", target)
 
+    def migrate(self, target: Reference | tuple[Process, Page]) -> Value:
+        """Compaction moves that page to another frame: `ok`, or `busy` where it stayed."""
+        return self._kernel("migrate", target)
+
     def writeback(self, target: Reference | tuple[Process, Page]) -> Value:
         """Let the swap write-back of that page finish (swap `slow`)."""
         return self._kernel("writeback", target)
@@ -451,6 +455,10 @@ class Process:
     def mlock(self, page: Page) -> None:
         """mlock()."""
         self._must("mlock", page)
+
+    def move(self, page: Page) -> Value:
+        """move_pages() of one page to another node: `ok`, or `busy` where it stayed."""
+        return self._do("move", page)
 
     def clear_soft_dirty(self) -> None:
         """Write 4 to /proc/self/clear_refs."""

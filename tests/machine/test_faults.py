@@ -66,6 +66,13 @@ _huge_fault = sound(steps.HUGETLB_FAULT)
 _huge_copy = sound(steps.HUGETLB_COPY)
 _huge_map = sound(steps.HUGETLB_MAP)
 _tee = sound(steps.TEE)
+_migrate_unmap = sound(steps.MIGRATE_UNMAP)
+_migrate_copy = sound(steps.MIGRATE_COPY)
+_migrate_restore = sound(steps.MIGRATE_RESTORE)
+_migrate_end = sound(steps.MIGRATE_END)
+_ksm_protect = sound(steps.KSM_PROTECT)
+_ksm_replace = sound(steps.KSM_REPLACE)
+_ksm_break = sound(steps.KSM_BREAK)
 
 
 def fork_takes_no_reference(s: Any, t: int, k: Any) -> int:
@@ -466,6 +473,66 @@ def hugetlb_copy_keeps_the_old_page(s: Any, t: int, k: Any) -> int:
     return following
 
 
+def migration_copies_nothing(s: Any, t: int, k: Any) -> int:
+    following = _migrate_copy(s, t, k)
+    s.content[s.t_new[t]] = 0
+    return following
+
+
+def migration_ignores_references(s: Any, t: int, k: Any) -> int:
+    return steps.MIGRATE_COPY
+
+
+def migration_keeps_the_mapping_count(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
+    before = s.mapcount[frame]
+    following = _migrate_unmap(s, t, k)
+    s.mapcount[frame] = before
+    return following
+
+
+def migration_drops_no_reference(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
+    before = s.refcount[frame]
+    following = _migrate_unmap(s, t, k)
+    s.refcount[frame] = before
+    return following
+
+
+def migration_restores_everything_writable(s: Any, t: int, k: Any) -> int:
+    following = _migrate_restore(s, t, k)
+    if following == steps.MIGRATE_RESTORE:
+        frame = s.t_new[t] if s.t_result[t] == st.OK else s.t_frame[t]
+        for mm in range(s.nr_mms):
+            for page in range(s.nr_pages):
+                if st.maps_here(s, mm, page, frame):
+                    s.pte[mm, page] |= st.PTE_WRITE
+    return following
+
+
+def migration_forgets_who_is_exclusive(s: Any, t: int, k: Any) -> int:
+    following = _migrate_restore(s, t, k)
+    st.clear_flag(s, s.t_new[t], st.PG_EXCLUSIVE)
+    return following
+
+
+def migration_restores_without_a_reference(s: Any, t: int, k: Any) -> int:
+    following = _migrate_restore(s, t, k)
+    if following == steps.MIGRATE_RESTORE and s.t_result[t] == st.OK:
+        s.refcount[s.t_new[t]] -= 1
+    return following
+
+
+def migration_never_frees_the_old_page(s: Any, t: int, k: Any) -> int:
+    s.refcount[s.t_frame[t]] += 1
+    return _migrate_end(s, t, k)
+
+
+def migration_stops_after_one_mapping(s: Any, t: int, k: Any) -> int:
+    _migrate_unmap(s, t, k)
+    return steps.MIGRATE_CHECK
+
+
 FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.FORK_INSTALL, fork_takes_no_reference),
     (steps.FORK_INSTALL, fork_counts_no_mapping),
@@ -512,6 +579,14 @@ FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.HUGETLB_COPY, hugetlb_copy_copies_nothing),
     (steps.HUGETLB_FAULT, hugetlb_always_reuses),
     (steps.HUGETLB_MAP, hugetlb_copy_keeps_the_old_page),
+    (steps.MIGRATE_COPY, migration_copies_nothing),
+    (steps.MIGRATE_CHECK, migration_ignores_references),
+    (steps.MIGRATE_UNMAP, migration_keeps_the_mapping_count),
+    (steps.MIGRATE_UNMAP, migration_drops_no_reference),
+    (steps.MIGRATE_RESTORE, migration_restores_everything_writable),
+    (steps.MIGRATE_RESTORE, migration_forgets_who_is_exclusive),
+    (steps.MIGRATE_RESTORE, migration_restores_without_a_reference),
+    (steps.MIGRATE_END, migration_never_frees_the_old_page),
 )
 
 AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (
@@ -524,6 +599,7 @@ AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (
     (steps.MMAP_FILE, every_mapping_of_a_file_is_shared),
     (steps.MMAP_FILE, every_mapping_is_of_the_first_page),
     (steps.READ_FILE, file_reads_as_zeros),
+    (steps.MIGRATE_UNMAP, migration_stops_after_one_mapping),
 )
 """Faults that break no promise: the kernel would be odd, but no program is harmed."""
 

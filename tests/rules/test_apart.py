@@ -30,11 +30,14 @@ ELSEWHERE = {
         "linux-6.1:unshare=mapped-more-than-once",
         "linux-6.1:reuse=by-refcount-after-drop",
     ),
+    "migration-dirty": ("linux-6.1:reuse=by-refcount-after-drop",),
 }
 
 NOT_APART = {
     "copy-drops-swap": "shows in how much swap is used: reclaim leaves a page that is held alone",
     "fork-seq": "shows only when gup-fast runs in the middle of a fork: machine/test_schedule",
+    "migration-order": "shows only in the middle of a migration: machine/test_schedule_migration",
+    "migration-wait": "shows only in the middle of a migration: machine/test_schedule_migration",
     "zero-pin": "the zero page is never freed and no rule reads its count",
 }
 
@@ -163,6 +166,6 @@ def test_every_rule_is_asked_by_some_test() -> None:
         for chosen in library()
         for kernel in kernels.names()
     ]
-    assert never_asked(found) == []
-    # a write fault that sleeps for a page lock needs another path in its middle
-    assert never_taken(found) == ["wp_wait"]
+    # what waits for a page lock needs another path in its middle
+    assert never_asked(found) == ["migration-wait"]
+    assert never_taken(found) == ["wp_wait", "migration_wait"]

@@ -50,6 +50,10 @@ def entry(s: State, mm: int, page: int) -> str:
     if pte & st.PTE_SWAP:
         mark = ", exclusive" if pte & st.PTE_SWP_EXCLUSIVE else ""
         return f"swap slot {to}{mark}"
+    if pte & st.PTE_MIGRATION:
+        kind = "for writing" if pte & st.PTE_WRITE else "for reading"
+        mark = ", exclusive" if pte & st.PTE_SWP_EXCLUSIVE else ""
+        return f"migration entry {kind}{mark}, frame {to}"
     return "nothing" if int(s["vma"][mm, page]) & st.VM_MAPPED else "no mapping"
 
 
@@ -171,7 +175,7 @@ def reasons(before: State, after: State, labels: Labels, owner: int) -> Iterator
 
 def _shows(s: State, mm: int, page: int, number: int) -> bool:
     pte, to = int(s["pte"][mm, page]), int(s["pte_to"][mm, page])
-    if pte & st.PTE_PRESENT:
+    if pte & (st.PTE_PRESENT | st.PTE_MIGRATION):
         return to == number
     return bool(pte & st.PTE_SWAP) and int(s["slot_frame"][to]) - 1 == number
 

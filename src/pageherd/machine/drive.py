@@ -17,7 +17,7 @@ from pageherd.machine.jit import (
 )
 from pageherd.machine.layout import State, States
 from pageherd.machine.operations import FRAME_OF_PAGE, FRAME_OF_REF
-from pageherd.machine.state import NONE, PTE_PRESENT, PTE_SWAP, pte_of
+from pageherd.machine.state import NONE, PTE_MIGRATION, PTE_PRESENT, PTE_SWAP, pte_of
 from pageherd.machine.steps import BLOCKED, IDLE
 
 STEP_LIMIT: Final = 4000  # of one operation, and as many again per hundred pages of the process
@@ -27,7 +27,7 @@ STEP_LIMIT: Final = 4000  # of one operation, and as many again per hundred page
 def frame_shown(s: State, mm: int, page: int) -> int:
     """The frame that a page maps, or that the swap cache has for it; NONE if there is none."""
     pte = pte_of(s, mm, page)
-    if pte & PTE_PRESENT:
+    if pte & (PTE_PRESENT | PTE_MIGRATION):
         return int(s.pte_to[mm, page])
     if pte & PTE_SWAP:
         return int(s.slot_frame[int(s.pte_to[mm, page])]) - 1

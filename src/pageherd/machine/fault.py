@@ -5,6 +5,7 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
+from pageherd.machine.questions import MIGRATION_WAIT_HOLDS
 from pageherd.machine.state import (
     COST_FAULTS,
     FAULT_UNSHARE,
@@ -12,6 +13,7 @@ from pageherd.machine.state import (
     HOLD_NEW,
     PG_HUGETLB,
     PTE_DIRTY,
+    PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
@@ -20,8 +22,11 @@ from pageherd.machine.state import (
     VM_FILE,
     ZERO_FRAME,
     alloc_frame,
+    ask,
     has_flag,
+    hold_frame,
     is_hugetlb,
+    locked_by_other,
     lru_cache_add,
     may_write,
     page_add_rmap,
@@ -36,6 +41,15 @@ from pageherd.machine.state import (
 )
 
 
+@helper
+def migration_entry_wait(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """migration_entry_wait(): sleep until the page is unlocked, then fault again."""
+    if ask(s, t, k, MIGRATION_WAIT_HOLDS, frame):
+        hold_frame(s, t, frame)
+        return steps.MIGRATION_WAIT
+    return steps.BLOCKED if locked_by_other(s, t, frame) else int(s.t_return[t])
+
+
 @step(steps.FAULT)
 def fault(s: State, t: int, k: KernelRecord) -> int:
     """handle_pte_fault(): look at the entry and choose the path.
@@ -45,8 +59,10 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
-    s.cost[COST_FAULTS] += 1
     pte = pte_of(s, mm, page)
+    if pte & PTE_MIGRATION:
+        return migration_entry_wait(s, t, k, int(s.pte_to[mm, page]))
+    s.cost[COST_FAULTS] += 1
     remember_pte(s, t, mm, page)
     if is_hugetlb(s, mm, page):
         return steps.HUGETLB_FAULT

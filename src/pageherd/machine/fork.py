@@ -20,6 +20,7 @@ from pageherd.machine.state import (
     OK,
     PG_EXCLUSIVE,
     PTE_DIRTY,
+    PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
@@ -104,6 +105,12 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
         if ask(s, t, k, FORK_SWAP, 0):
             pte &= ~PTE_SWP_EXCLUSIVE
             s.pte[mm, page] = pte
+        set_pte(s, child, page, pte, to)
+        note_fork(s, mm, child, page, True)
+        return next_page(s, t)
+    if pte & PTE_MIGRATION:  # copy_nonpresent_pte(): both are entries for reading from now on
+        pte &= ~(PTE_WRITE | PTE_SWP_EXCLUSIVE)
+        s.pte[mm, page] = pte
         set_pte(s, child, page, pte, to)
         note_fork(s, mm, child, page, True)
         return next_page(s, t)

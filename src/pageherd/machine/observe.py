@@ -8,6 +8,7 @@ from pageherd.machine.layout import State
 from pageherd.machine.state import (
     ABSENT,
     PRESENT,
+    PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SWAP,
     SWAPPED,
@@ -19,10 +20,13 @@ from pageherd.machine.state import (
 
 @step(steps.PAGEMAP)
 def pagemap(s: State, t: int, k: KernelRecord) -> int:
-    """/proc/PID/pagemap bits 62 and 63; PAGEMAP_SCAN tells the zero page apart (6.7+)."""
+    """/proc/PID/pagemap bits 62 and 63; PAGEMAP_SCAN tells the zero page apart (6.7+).
+
+    A migration entry reads as swapped.
+    """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     pte = pte_of(s, mm, page)
-    if pte & PTE_SWAP:
+    if pte & (PTE_SWAP | PTE_MIGRATION):
         s.t_result[t] = SWAPPED
     elif (pte & PTE_PRESENT) == 0:
         s.t_result[t] = ABSENT

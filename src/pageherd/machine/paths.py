@@ -9,6 +9,7 @@ from pageherd.machine import (
     gup,
     hugetlb,
     lru,
+    migrate,
     observe,
     reclaim,
     reference,
@@ -20,4 +21,5 @@ from pageherd.machine import (
 PATHS = (
     *(access, fault, file, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
+    migrate,
 )

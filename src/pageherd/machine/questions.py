@@ -85,7 +85,14 @@ HUGETLB_REUSE: Final = 45
 HUGETLB_FORK: Final = 46
 HUGETLB_DONTNEED: Final = 47
 HUGETLB_FORCE: Final = 48
-NR_QUESTIONS: Final = 49
+MIGRATION_EXCLUSIVE: Final = 49
+MIGRATION_DIRTY: Final = 50
+MIGRATION_DRAINS: Final = 51
+MIGRATION_COPIES_FIRST: Final = 52
+MIGRATION_WAIT_HOLDS: Final = 53
+MOVE_SKIPS: Final = 54
+RMAP_STOPS: Final = 55
+NR_QUESTIONS: Final = 56
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,7 @@ QUESTIONS: Final = (
     Question(ZERO_PIN, "does a FOLL_PIN of the zero page count?", _YES_NO),
     Question(PAGEOUT_SKIPS, "does MADV_PAGEOUT skip this page as shared?", _YES_NO),
     Question(RECLAIM_SKIPS, "does reclaim skip this page as pinned?", _YES_NO),
-    Question(UNMAP_REFUSES, "does unmapping for reclaim refuse this page?", _YES_NO),
+    Question(UNMAP_REFUSES, "does unmapping for reclaim or migration refuse this page?", _YES_NO),
     Question(STILL_MAPPED, "is the page still mapped after unmapping?", _YES_NO),
     Question(MPROTECT_UPGRADE, "may mprotect map this page writable again?", _YES_NO),
     Question(SOFT_DIRTY_SKIPS, "does clear_refs leave this page writable?", _YES_NO),
@@ -206,4 +213,23 @@ QUESTIONS: Final = (
     ),
     Question(HUGETLB_DONTNEED, "does MADV_DONTNEED discard hugetlb pages?", _YES_NO),
     Question(HUGETLB_FORCE, "may a FOLL_FORCE write override a read-only hugetlb page?", _YES_NO),
+    Question(
+        MIGRATION_EXCLUSIVE,
+        "does a migration entry remember that the page was exclusive?",
+        _YES_NO,
+    ),
+    Question(MIGRATION_DIRTY, "does a migration entry remember the dirty bit?", _YES_NO),
+    Question(MIGRATION_DRAINS, "does migration drain the batch that the new page is in?", _YES_NO),
+    Question(
+        MIGRATION_COPIES_FIRST,
+        "is a page copied before its place in the swap cache moves?",
+        _YES_NO,
+    ),
+    Question(
+        MIGRATION_WAIT_HOLDS,
+        "does a fault that waits for migration hold the page?",
+        _YES_NO,
+    ),
+    Question(MOVE_SKIPS, "does move_pages skip this page as shared?", _YES_NO),
+    Question(RMAP_STOPS, "does the walk over a page's mappings stop here?", _YES_NO),
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
+from pageherd.machine.lru import isolate_lru_page
 from pageherd.machine.questions import (
     PAGEOUT_SKIPS,
     RECLAIM_SKIPS,
+    RMAP_STOPS,
     STILL_MAPPED,
     SWAP_EXCLUSIVE,
     UNMAP_REFUSES,
@@ -45,7 +47,6 @@ from pageherd.machine.state import (
     delete_from_swap_cache,
     find_mapping,
     has_flag,
-    hold_frame,
     in_swap_cache,
     is_anon,
     is_exclusive,
@@ -90,14 +91,11 @@ def pageout(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.RECLAIM_ISOLATE)
 def reclaim_isolate(s: State, t: int, k: KernelRecord) -> int:
-    """isolate_lru_page(): takes the page, with a reference, off the LRU list."""
+    """isolate_lru_pages(): takes the page, with a reference, off the LRU list."""
     frame = int(s.t_frame[t])
-    if frame == NONE or not has_flag(s, frame, PG_LRU) or s.refcount[frame] == 0:
+    if frame == NONE or not isolate_lru_page(s, t, frame):
         s.t_result[t] = BUSY
         return steps.IDLE
-    clear_flag(s, frame, PG_LRU)
-    set_flag(s, frame, PG_ISOLATED)
-    hold_frame(s, t, frame)
     return steps.RECLAIM_LOCK
 
 
@@ -170,7 +168,7 @@ def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
     set_pte(s, mm, page, entry, slot)
     page_remove_rmap(s, t, k, frame)
     put_page(s, frame)
-    return steps.RECLAIM_UNMAP
+    return steps.RECLAIM_CHECK if ask(s, t, k, RMAP_STOPS, frame) else steps.RECLAIM_UNMAP
 
 
 @step(steps.RECLAIM_CHECK)

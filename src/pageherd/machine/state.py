@@ -49,7 +49,8 @@ PTE_SWAP: Final = 2
 PTE_WRITE: Final = 4
 PTE_DIRTY: Final = 8
 PTE_SOFT_DIRTY: Final = 16
-PTE_SWP_EXCLUSIVE: Final = 32
+PTE_SWP_EXCLUSIVE: Final = 32  # of a swap entry, or of a migration entry for reading
+PTE_MIGRATION: Final = 64  # the page is being moved; with PTE_WRITE the entry was writable
 
 # flags of a frame
 PG_EXCLUSIVE: Final = 1  # PageAnonExclusive
@@ -362,6 +363,12 @@ def maps_here(s: State, mm: int, page: int, frame: int) -> bool:
 
 
 @helper
+def keeps_index(s: State, frame: int) -> bool:
+    """Whether every process that maps `frame` maps it at the page that is its index."""
+    return bool(s.moved == 0)
+
+
+@helper
 def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
     """The first mapping of `frame` at or after (from_mm, from_page), as mm * nr_pages + page.
 
@@ -372,7 +379,7 @@ def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
         first = from_page if mm == from_mm else 0
         if s.mm_state[mm] != LIVE:
             continue
-        if s.moved == 0:
+        if keeps_index(s, frame):
             index = int(s.frame_index[frame])
             s.cost[COST_RMAP_STEPS] += 1
             if index >= first and maps_here(s, mm, index, frame):

@@ -94,4 +94,15 @@ HUGETLB_FAULT: Final = 86
 HUGETLB_COPY: Final = 87
 HUGETLB_MAP: Final = 88
 
+# migrate.py: migrate_pages, move_pages
+MIGRATE: Final = 60
+MOVE: Final = 61
+MIGRATE_LOCK: Final = 62
+MIGRATE_UNMAP: Final = 63
+MIGRATE_CHECK: Final = 64
+MIGRATE_COPY: Final = 65
+MIGRATE_RESTORE: Final = 66
+MIGRATE_END: Final = 67
+MIGRATION_WAIT: Final = 68
+
 NR_STEPS: Final = 120

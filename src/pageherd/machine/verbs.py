@@ -96,6 +96,7 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("populate_write", _PAGE, Result.STATUS, "madvise(MADV_POPULATE_WRITE), 5.14 and later"),
     Verb("mlock", _PAGE, Result.STATUS, "mlock()"),
     Verb("clear_soft_dirty", (), Result.STATUS, "echo 4 > /proc/self/clear_refs"),
+    Verb("move", _PAGE, Result.STATUS, "move_pages(MPOL_MF_MOVE) of one page to another node"),
     Verb("pagemap", _PAGE, Result.STATE, "/proc/self/pagemap: present, swapped or neither"),
     # processes
     Verb("fork", (Kind.PROCESS,), Result.STATUS, "fork()"),
@@ -126,6 +127,7 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("ptrace_poke", (Kind.REMOTE, Kind.VALUE), Result.STATUS, "PTRACE_POKEDATA, /proc/PID/mem"),
     # kernel daemons and choices
     Verb("reclaim", (Kind.FRAME,), Result.STATUS, "kswapd: one pass over one page", _KERNEL),
+    Verb("migrate", (Kind.FRAME,), Result.STATUS, "compaction moves one page", _KERNEL),
     Verb("writeback", (Kind.FRAME,), Result.STATUS, "swap write-back finishes", _KERNEL),
     Verb("drain", (Kind.NUMBER,), Result.STATUS, "lru_add_drain() on a CPU", _KERNEL, optional=1),
     Verb("swapoff", (), Result.STATUS, "swapoff()", _KERNEL),

@@ -5,15 +5,22 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.questions import MPROTECT_UPGRADE, MREMAP_UNMAPS_FIRST, SOFT_DIRTY_SKIPS
+from pageherd.machine.questions import (
+    MIGRATION_EXCLUSIVE,
+    MPROTECT_UPGRADE,
+    MREMAP_UNMAPS_FIRST,
+    SOFT_DIRTY_SKIPS,
+)
 from pageherd.machine.state import (
     COST_TLB_FLUSHES,
     FAULT_TOUCH,
     FAULT_WRITE,
     OK,
+    PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
+    PTE_SWP_EXCLUSIVE,
     PTE_WRITE,
     SEGV,
     VM_FILE,
@@ -87,6 +94,9 @@ def mprotect(s: State, t: int, k: KernelRecord) -> int:
                 s.cost[COST_TLB_FLUSHES] += 1
                 if may_upgrade(s, t, k, mm, page):
                     s.pte[mm, page] = pte | PTE_WRITE
+            elif pte & PTE_MIGRATION and pte & PTE_WRITE:
+                kept = PTE_SWP_EXCLUSIVE if ask(s, t, k, MIGRATION_EXCLUSIVE, 0) else 0
+                s.pte[mm, page] = (pte & ~PTE_WRITE) | kept
     mmap_write_unlock(s, mm)
     locked = vma & (VM_LOCKED | VM_WRITE | VM_SHARED) == VM_LOCKED
     if locked and vma & VM_MAPPED and wanted & VM_WRITE:
@@ -201,6 +211,6 @@ def clear_soft_dirty(s: State, t: int, k: KernelRecord) -> int:
         pinned = (pte & PTE_WRITE) != 0 and ask(s, t, k, SOFT_DIRTY_SKIPS, int(s.pte_to[mm, page]))
         if not pinned:
             s.pte[mm, page] = pte & ~(PTE_WRITE | PTE_SOFT_DIRTY)
-    elif pte & PTE_SWAP:
+    elif pte & (PTE_SWAP | PTE_MIGRATION):
         s.pte[mm, page] = pte & ~PTE_SOFT_DIRTY
     return steps.CLEAR_SOFT_DIRTY

@@ -20,13 +20,14 @@ from pageherd.machine.state import (
     LIVE,
     NONE,
     PG_FILE,
+    PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SWAP,
     REF_FORKED,
     REF_SHARED,
     ZERO_FRAME,
     has_flag,
-    maps_here,
+    keeps_index,
 )
 
 PRIVATE: Final = 0
@@ -47,9 +48,9 @@ def breach(s: State, promise: int) -> None:
 
 @helper
 def shows(s: State, mm: int, page: int, frame: int) -> bool:
-    """Whether `page` of `mm` shows `frame`: mapped, or swapped with `frame` in the swap cache."""
-    if maps_here(s, mm, page, frame):
-        return True
+    """Whether `page` of `mm` shows `frame`: mapped, in migration, or swapped and in the cache."""
+    if int(s.pte[mm, page]) & (PTE_PRESENT | PTE_MIGRATION):
+        return bool(s.pte_to[mm, page] == frame)
     if (int(s.pte[mm, page]) & PTE_SWAP) == 0 or s.frame_slot[frame] == 0:
         return False
     return bool(s.pte_to[mm, page] == s.frame_slot[frame] - 1)
@@ -103,8 +104,8 @@ def note_store(s: State, owner: int, frame: int, value: int, excused: bool, to_f
         if s.mm_state[mm] != LIVE:
             continue
         # a frame keeps its index unless pages were moved
-        first = 0 if s.moved != 0 else int(s.frame_index[frame])
-        last = int(s.nr_pages) if s.moved != 0 else first + 1
+        first = int(s.frame_index[frame]) if keeps_index(s, frame) else 0
+        last = first + 1 if keeps_index(s, frame) else int(s.nr_pages)
         for page in range(first, last):
             if shows(s, mm, page, frame):
                 if mm != owner:

@@ -16,6 +16,7 @@ from pageherd.machine.state import (
     LIVE,
     NONE,
     PG_FILE,
+    PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SWAP,
     PTE_SWP_EXCLUSIVE,
@@ -70,7 +71,7 @@ def check_references(s: State) -> None:
 def has_gone_stale(s: State, mm: int, page: int, frame: int) -> bool:
     """Whether the page shows another frame than the reference holds."""
     pte, to = int(s.pte[mm, page]), int(s.pte_to[mm, page])
-    if pte & PTE_PRESENT:
+    if pte & (PTE_PRESENT | PTE_MIGRATION):
         return to != frame
     if pte & PTE_SWAP:
         return bool(s.slot_frame[to] != frame + 1)
@@ -97,6 +98,25 @@ def check_entries(s: State) -> None:
                     breach(s, EXCLUSIVE)
             elif pte & PTE_PRESENT and pte & PTE_WRITE:
                 breach(s, EXCLUSIVE)  # a writable zero page
+            elif pte & PTE_MIGRATION:
+                check_migration(s, mm, page)
+
+
+@helper
+def check_migration(s: State, mm: int, page: int) -> None:
+    """A migration entry names a page that is in use and locked; of an exclusive one it is alone."""
+    pte, frame = int(s.pte[mm, page]), int(s.pte_to[mm, page])
+    if is_free(s, frame) or s.frame_lock[frame] == 0:
+        breach(s, ALIVE)
+    if (pte & (PTE_WRITE | PTE_SWP_EXCLUSIVE)) == 0:
+        return
+    if mapped_elsewhere(s, frame, mm):
+        breach(s, EXCLUSIVE)
+    for other in range(s.nr_mms):
+        if other != mm and s.mm_state[other] == LIVE:
+            for place in range(s.nr_pages):
+                if int(s.pte[other, place]) & PTE_MIGRATION and s.pte_to[other, place] == frame:
+                    breach(s, EXCLUSIVE)
 
 
 @helper

@@ -148,6 +148,8 @@ NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
         "mmap_hugetlb": "the runner has no huge pages yet",
         "read_file": "the runner has no file yet",
         "write_file": "the runner has no file yet",
+        "migrate": "nothing tells compaction which page to move",
+        "move": "needs a second memory node",
         "get": "no call of this kernel takes a lasting reference with these FOLL_ flags",
         "pin": "no call of this kernel takes a lasting pin with these FOLL_ flags",
     }

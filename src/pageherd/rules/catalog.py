@@ -7,6 +7,7 @@ from pageherd.rules import (
     counting,
     fork,
     hugetlb,
+    migration,
     protection,
     reclaim,
     reuse,
@@ -15,7 +16,7 @@ from pageherd.rules import (
 )
 from pageherd.rules.base import DECLARED, DecisionPoint
 
-FILES = (reuse, unshare, swapin, fork, reclaim, protection, hugetlb, counting, calls)
+FILES = (reuse, unshare, swapin, fork, reclaim, protection, migration, hugetlb, counting, calls)
 
 POINTS: Final[dict[str, DecisionPoint]] = dict(
     sorted(DECLARED.items(), key=lambda item: item[1].questions)

@@ -104,6 +104,13 @@ ROWS: Final[tuple[Row, ...]] = (
             "hugetlb-dontneed": "refused",
             "hugetlb-force": "writable",
             "mlock-batch": "none",
+            "migration-exclusive": "forgotten",
+            "migration-dirty": "forgotten",
+            "migration-drains": "never",
+            "migration-order": "freeze-then-copy",
+            "migration-wait": "with-reference",
+            "move-skips": "mapped-more-than-once",
+            "rmap-stops": "when-unmapped",
             "counting": "exact",
             **_GET_ERA,
         },
@@ -122,7 +129,12 @@ ROWS: Final[tuple[Row, ...]] = (
         "mainline v5.8 (2020)",
         "as 4.19.y, with FOLL_PIN for long-term users, and io_uring",
         "linux-4.19.y",
-        {**_PIN_ERA, "io-uring-release": "clean", "io-uring-file": "refused"},
+        {
+            **_PIN_ERA,
+            "io-uring-release": "clean",
+            "io-uring-file": "refused",
+            "migration-wait": "without-reference",
+        },
         absent=_NO_POPULATE,
     ),
     Row(
@@ -155,6 +167,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "mlock-batch": "holds",
             "hugetlb-fork": "copy-if-pinned",
             "hugetlb-dontneed": "allowed",
+            "migration-drains": "if-mapped",
         },
     ),
     Row(
@@ -178,6 +191,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "zero-pin": "not-counted",
             "hugetlb-fork": "copy-if-exclusive-pinned",
             "hugetlb-force": "refused",
+            "migration-exclusive": "in-the-entry",
+            "migration-dirty": "in-the-entry",
         },
     ),
     Row(
@@ -193,6 +208,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "odirect-write": "pin-fast",
             "io-uring": "pin-write-longterm-fast",
             "rdma-ro": "pin-longterm-fast",
+            "migration-drains": "if-mlocked",
+            "migration-order": "copy-then-freeze",
         },
     ),
     Row(
@@ -247,7 +264,7 @@ ROWS: Final[tuple[Row, ...]] = (
         open_questions=(
             'GUP unshares, and swap-in copies, where the state is "possibly more"',
             'whether reclaim is done is decided by an rmap walk, since "possibly more" never ends',
-            "MADV_PAGEOUT reads the state as if it were the count",
+            "MADV_PAGEOUT and move_pages() read the state as if it were the count",
         ),
     ),
     Row(
@@ -272,6 +289,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "counting": "none",
             "swapin": "by-refcount",
             "pageout-skips": "mapped-twice-by-rmap",
+            "move-skips": "mapped-twice-by-rmap",
+            "rmap-stops": "at-the-end",
             "still-mapped": "by-rmap",
             "copy-drops-swap": "yes",
             "mremap-checks": "first",
@@ -284,8 +303,9 @@ ROWS: Final[tuple[Row, ...]] = (
             "<CAHk-=wiAzmB-jiHvF+EZ1-b0X3ts4LAYHaVhzpzXEjmC0X95eg@mail.gmail.com>",
         ),
         open_questions=(
-            "fork, reclaim and soft-dirty as in 5.16",
             "hugetlb is not mentioned; without a map count its reuse goes by the refcount",
+            "fork, reclaim, migration and soft-dirty as in 5.16",
+            "move_pages() looks for a second mapping with rmap, and no walk can stop early",
         ),
     ),
     Row(

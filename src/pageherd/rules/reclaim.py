@@ -61,7 +61,9 @@ def pinned(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return YES if page_maybe_dma_pinned(s, frame) else NO
 
 
-REFUSES = decision_point("unmap-refuses", UNMAP_REFUSES, kernel_function="try_to_unmap_one")
+REFUSES = decision_point(
+    "unmap-refuses", UNMAP_REFUSES, kernel_function="try_to_unmap_one, try_to_migrate_one"
+)
 REFUSES.group("nothing", "try_to_unmap_one; until v5.18", no)
 
 

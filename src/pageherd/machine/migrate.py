@@ -1,0 +1,326 @@
+"""Migration of one page to another frame: move_pages() and compaction (migrate_pages).
+
+`t_frame` is the old page, which the isolation holds, `t_new` the new one; both stay locked from
+MIGRATE_LOCK to MIGRATE_END.  Meanwhile each mapping is a migration entry that names the old page:
+of the write kind (PTE_WRITE), readable-exclusive (PTE_SWP_EXCLUSIVE), or read.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pageherd.machine import steps
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.lru import isolate_lru_page
+from pageherd.machine.questions import (
+    MIGRATION_COPIES_FIRST,
+    MIGRATION_DIRTY,
+    MIGRATION_DRAINS,
+    MIGRATION_EXCLUSIVE,
+    MOVE_SKIPS,
+    RMAP_STOPS,
+    STILL_MAPPED,
+    UNMAP_REFUSES,
+)
+from pageherd.machine.state import (
+    BUSY,
+    COST_COPIES,
+    COST_RMAP_STEPS,
+    COST_TLB_FLUSHES,
+    HOLD_FRAME,
+    HOLD_NEW,
+    LIVE,
+    NONE,
+    NR_CPUS,
+    OK,
+    PG_DIRTY,
+    PG_EXCLUSIVE,
+    PG_ISOLATED,
+    PG_WRITEBACK,
+    PTE_DIRTY,
+    PTE_MIGRATION,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    PTE_SWP_EXCLUSIVE,
+    PTE_WRITE,
+    SEGV,
+    VM_LOCKED,
+    VM_MAPPED,
+    alloc_frame,
+    ask,
+    clear_flag,
+    find_mapping,
+    has_flag,
+    in_swap_cache,
+    is_anon,
+    is_exclusive,
+    keeps_index,
+    locked_by_other,
+    lru_add_drain,
+    lru_cache_add,
+    may_write,
+    page_add_rmap,
+    page_count,
+    page_ref_add,
+    page_remove_rmap,
+    pte_of,
+    ptl_taken,
+    put_page,
+    set_exclusive,
+    set_flag,
+    set_pte,
+    trylock_page,
+    unhold,
+    unlock_page,
+)
+
+# t_other: who asks
+BY_MOVE_PAGES: Final = 1  # MIGRATE_SYNC: waits for write-back
+
+# t_seq: what the unmapping found
+WAS_MAPPED: Final = 1
+WAS_MLOCKED: Final = 2
+
+
+# -- which page ------------------------------------------------------------------------------------
+
+
+@helper
+def isolate(s: State, t: int, frame: int) -> int:
+    """isolate_lru_page(): not a page that waits in an LRU batch or is isolated already."""
+    if frame == NONE or not isolate_lru_page(s, t, frame):
+        s.t_result[t] = BUSY
+        return steps.IDLE
+    return steps.MIGRATE_LOCK
+
+
+@step(steps.MIGRATE)
+def migrate(s: State, t: int, k: KernelRecord) -> int:
+    """compact_zone(): drain this CPU's batch; isolate_migratepages_block() takes one page."""
+    lru_add_drain(s, int(s.t_cpu[t]))
+    return isolate(s, t, int(s.t_frame[t]))
+
+
+@step(steps.MOVE)
+def move(s: State, t: int, k: KernelRecord) -> int:
+    """add_page_for_migration(): drain all batches; a page that others map too needs MOVE_ALL."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    for cpu in range(NR_CPUS):
+        lru_add_drain(s, cpu)  # migrate_prep(), lru_cache_disable()
+    pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
+        s.t_result[t] = SEGV
+        return steps.IDLE
+    if (pte & PTE_PRESENT) == 0 or not is_anon(s, frame) or ask(s, t, k, MOVE_SKIPS, frame):
+        s.t_result[t] = BUSY  # ENOENT, EFAULT, EACCES in the page's status
+        return steps.IDLE
+    s.t_other[t] = BY_MOVE_PAGES
+    return isolate(s, t, frame)
+
+
+@step(steps.MIGRATE_LOCK)
+def migrate_lock(s: State, t: int, k: KernelRecord) -> int:
+    """__unmap_and_move(): lock the old page and a new one.
+
+    Only move_pages() waits until write-back is over.
+    """
+    frame = int(s.t_frame[t])
+    if locked_by_other(s, t, frame):
+        return steps.BLOCKED
+    trylock_page(s, t, frame)
+    s.t_new[t] = alloc_frame(s)
+    s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
+    trylock_page(s, t, int(s.t_new[t]))
+    if has_flag(s, frame, PG_WRITEBACK):
+        if s.t_other[t] != BY_MOVE_PAGES:
+            s.t_result[t] = BUSY
+            return steps.MIGRATE_END
+        clear_flag(s, frame, PG_WRITEBACK)  # folio_wait_writeback()
+    return steps.MIGRATE_UNMAP
+
+
+# -- the entries -----------------------------------------------------------------------------------
+
+
+@helper
+def migration_entry(s: State, t: int, k: KernelRecord, pte: int, frame: int) -> int:
+    """make_writable_migration_entry() and its relatives: what the entry remembers."""
+    entry = PTE_MIGRATION | (pte & (PTE_SOFT_DIRTY | PTE_WRITE))
+    if (pte & PTE_WRITE) == 0 and is_exclusive(s, frame):
+        if ask(s, t, k, MIGRATION_EXCLUSIVE, frame):
+            entry |= PTE_SWP_EXCLUSIVE
+    if pte & PTE_DIRTY and ask(s, t, k, MIGRATION_DIRTY, frame):
+        entry |= PTE_DIRTY
+    return entry
+
+
+@step(steps.MIGRATE_UNMAP)
+def migrate_unmap(s: State, t: int, k: KernelRecord) -> int:
+    """try_to_migrate_one(): one mapping becomes a migration entry, under its page-table lock.
+
+    Until v5.13 it is try_to_unmap_one() with TTU_MIGRATION.  Locked memory migrates like any other.
+    """
+    frame, pages = int(s.t_frame[t]), int(s.nr_pages)
+    found = find_mapping(s, frame, int(s.t_value[t]) // pages, int(s.t_value[t]) % pages)
+    if found == NONE:
+        return steps.MIGRATE_CHECK
+    mm, page = found // pages, found % pages
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    s.t_value[t] = found + 1
+    pte = pte_of(s, mm, page)
+    if pte & PTE_DIRTY:
+        set_flag(s, frame, PG_DIRTY)
+    if ask(s, t, k, UNMAP_REFUSES, frame):
+        return steps.MIGRATE_CHECK  # the entry is put back, the walk ends here
+    locked = WAS_MLOCKED if int(s.vma[mm, page]) & VM_LOCKED else 0
+    s.t_seq[t] = int(s.t_seq[t]) | WAS_MAPPED | locked
+    set_pte(s, mm, page, migration_entry(s, t, k, pte, frame), frame)
+    clear_flag(s, frame, PG_EXCLUSIVE)
+    s.cost[COST_TLB_FLUSHES] += 1
+    page_remove_rmap(s, t, k, frame)
+    put_page(s, frame)
+    return steps.MIGRATE_CHECK if ask(s, t, k, RMAP_STOPS, frame) else steps.MIGRATE_UNMAP
+
+
+@helper
+def find_migration_entry(s: State, frame: int, seen: int) -> int:
+    """The first migration entry that names `frame`, as mm * nr_pages + page; NONE without one.
+
+    What was looked at before (`seen`) is looked at again, since fork may have left an entry there;
+    the kernel's walk meets children last and pays for each process once.
+    """
+    for mm in range(s.nr_mms):
+        if s.mm_state[mm] != LIVE:
+            continue
+        first, last = 0, int(s.nr_pages)
+        if keeps_index(s, frame):
+            first = int(s.frame_index[frame])
+            last = first + 1
+        for page in range(first, last):
+            s.cost[COST_RMAP_STEPS] += int(mm * int(s.nr_pages) + page >= seen)
+            if int(s.pte[mm, page]) & PTE_MIGRATION and s.pte_to[mm, page] == frame:
+                return mm * int(s.nr_pages) + page
+    return NONE
+
+
+@step(steps.MIGRATE_RESTORE)
+def migrate_restore(s: State, t: int, k: KernelRecord) -> int:
+    """remove_migration_pte(): one entry maps a page again: the new one, or the old after a failure.
+
+    The protection is that of now: the entry may have been downgraded by fork or mprotect.
+    """
+    old = int(s.t_frame[t])
+    found = find_migration_entry(s, old, int(s.t_value[t]))
+    if found == NONE:
+        return steps.MIGRATE_END
+    mm, page = found // int(s.nr_pages), found % int(s.nr_pages)
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    s.t_value[t] = max(int(s.t_value[t]), found + 1)
+    frame = int(s.t_new[t]) if s.t_result[t] == OK else old
+    entry = pte_of(s, mm, page)
+    pte = PTE_PRESENT | (entry & (PTE_SOFT_DIRTY | PTE_DIRTY))
+    if entry & PTE_WRITE and may_write(s, mm, page):
+        pte |= PTE_WRITE
+    if entry & (PTE_WRITE | PTE_SWP_EXCLUSIVE) and ask(s, t, k, MIGRATION_EXCLUSIVE, frame):
+        set_exclusive(s, k, frame)
+    page_ref_add(s, frame, 1)
+    page_add_rmap(s, t, k, frame, page)
+    set_pte(s, mm, page, pte, frame)
+    return steps.MIGRATE_RESTORE
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+@helper
+def take_over(s: State, old: int, new: int) -> None:
+    """migrate_page_move_mapping(), migrate_page_states(): index, swap cache, dirty flag."""
+    s.frame_index[new] = s.frame_index[old]
+    if has_flag(s, old, PG_DIRTY):
+        clear_flag(s, old, PG_DIRTY)
+        set_flag(s, new, PG_DIRTY)
+    if in_swap_cache(s, old):
+        s.slot_frame[int(s.frame_slot[old]) - 1] = new + 1
+        s.frame_slot[new] = s.frame_slot[old]
+        s.frame_slot[old] = 0
+        page_ref_add(s, new, 1)
+        page_ref_add(s, old, -1)
+
+
+@helper
+def held_by_others(s: State, frame: int) -> bool:
+    """expected_page_refs(): anybody but the isolation and the swap cache?"""
+    return page_count(s, frame) != 1 + int(in_swap_cache(s, frame))
+
+
+@helper
+def fail(s: State, t: int) -> int:
+    """EAGAIN; the callers try some times more, which changes nothing as long as nobody moves."""
+    s.t_result[t] = BUSY
+    return steps.MIGRATE_RESTORE
+
+
+@step(steps.MIGRATE_CHECK)
+def migrate_check(s: State, t: int, k: KernelRecord) -> int:
+    """migrate_page_move_mapping(): no mapping and no reference may be left.
+
+    Some kernels move the page's place in the swap cache now, some after they have copied it.
+    """
+    frame = int(s.t_frame[t])
+    s.t_value[t] = 0  # where the walk of the restoring is
+    if ask(s, t, k, STILL_MAPPED, frame) or held_by_others(s, frame):
+        return fail(s, t)
+    if not ask(s, t, k, MIGRATION_COPIES_FIRST, frame):
+        take_over(s, frame, int(s.t_new[t]))
+    return steps.MIGRATE_COPY
+
+
+@step(steps.MIGRATE_COPY)
+def migrate_copy(s: State, t: int, k: KernelRecord) -> int:
+    """copy_highpage(): nobody can write the page; a page of the swap cache can be looked up.
+
+    The new page enters the LRU list; a batch holds it unless it is drained.
+    """
+    old, new = int(s.t_frame[t]), int(s.t_new[t])
+    s.content[new] = s.content[old]
+    s.cost[COST_COPIES] += 1
+    if ask(s, t, k, MIGRATION_COPIES_FIRST, old):
+        if in_swap_cache(s, old) and held_by_others(s, old):
+            return fail(s, t)
+        take_over(s, old, new)
+    s.t_result[t] = OK
+    lru_cache_add(s, t, new)
+    if s.batch_limit != 0 and ask(s, t, k, MIGRATION_DRAINS, new):
+        lru_add_drain(s, int(s.t_cpu[t]))
+    return steps.MIGRATE_RESTORE
+
+
+@step(steps.MIGRATE_END)
+def migrate_end(s: State, t: int, k: KernelRecord) -> int:
+    """Unlock; the page that nobody needs is freed; one that stays goes back to the LRU list."""
+    old, new = int(s.t_frame[t]), int(s.t_new[t])
+    unlock_page(s, old)
+    unlock_page(s, new)
+    clear_flag(s, old, PG_ISOLATED)
+    unhold(s, t, HOLD_FRAME | HOLD_NEW)
+    put_page(s, new)
+    if s.t_result[t] != OK:
+        lru_cache_add(s, t, old)  # putback_lru_page()
+    put_page(s, old)
+    return steps.IDLE
+
+
+@step(steps.MIGRATION_WAIT)
+def migration_wait(s: State, t: int, k: KernelRecord) -> int:
+    """__migration_entry_wait() until v4.20: sleeps for the page lock with a reference."""
+    frame = int(s.t_frame[t])
+    if locked_by_other(s, t, frame):
+        return steps.BLOCKED
+    unhold(s, t, HOLD_FRAME)
+    put_page(s, frame)
+    return int(s.t_return[t])
