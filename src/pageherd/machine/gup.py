@@ -20,7 +20,9 @@ from pageherd.machine.questions import (
     FORK_SEQ,
     HUGETLB_FORCE,
     IO_URING_FILE,
+    KEEP_READ_ONLY,
     NO,
+    REFUSE,
     TAKE,
     UNSHARE,
     ZERO_PIN,
@@ -93,8 +95,9 @@ def may_gup(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
         return True
     if (foll & FOLL_FORCE) == 0 or (foll & FOLL_WRITE and is_shared(s, mm, page)):
         return False
-    refused = foll & FOLL_WRITE and is_hugetlb(s, mm, page) and not ask(s, t, k, HUGETLB_FORCE, 0)
-    return not refused
+    if foll & FOLL_WRITE and is_hugetlb(s, mm, page):
+        return ask(s, t, k, HUGETLB_FORCE, 0) != REFUSE
+    return True
 
 
 @helper
@@ -231,8 +234,11 @@ def must_break_cow(s: State, t: int, k: KernelRecord) -> bool:
 
 @helper
 def may_force(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
-    """can_follow_write_pte(): a read-only entry proven to be ours; never of hugetlb."""
-    if is_hugetlb(s, mm, page):
+    """can_follow_write_pte(), can_follow_write_pmd(): a read-only entry that is proven to be ours.
+
+    While hugetlb made forced entries writable it asked for nothing else (follow_hugetlb_page).
+    """
+    if is_hugetlb(s, mm, page) and ask(s, t, k, HUGETLB_FORCE, 0) != KEEP_READ_ONLY:
         return False
     return ask(s, t, k, FORCE, int(s.pte_to[mm, page])) != NO
 

@@ -11,7 +11,7 @@ from pageherd.machine import steps
 from pageherd.machine.fault import abandon_new, map_new_anon
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.questions import HUGETLB_REUSE, REUSE_PAGE
+from pageherd.machine.questions import HUGETLB_FORCE, HUGETLB_REUSE, MAKE_WRITABLE, REUSE_PAGE
 from pageherd.machine.state import (
     COST_COPIES,
     COST_TLB_FLUSHES,
@@ -27,6 +27,7 @@ from pageherd.machine.state import (
     ask,
     has_flag,
     hold_frame,
+    may_write,
     page_remove_rmap,
     pte_of,
     pte_same,
@@ -57,12 +58,19 @@ def alloc_huge_page(s: State, t: int) -> None:
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
 
 
+@helper
+def writable(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
+    """set_huge_ptep_writable(), make_huge_pte(): the bits that a write fault adds."""
+    if may_write(s, mm, page) or ask(s, t, k, HUGETLB_FORCE, 0) == MAKE_WRITABLE:
+        return PTE_WRITE | PTE_DIRTY
+    return 0
+
+
 @step(steps.HUGETLB_FAULT)
 def hugetlb_fault(s: State, t: int, k: KernelRecord) -> int:
     """hugetlb_fault(), hugetlb_wp(): allocate, reuse or copy, under the page-table lock.
 
-    A reused page becomes writable whatever the mapping says (set_huge_ptep_writable): hugetlb
-    knows no forced write that leaves the entry read-only.
+    What a write fault maps is writable if the mapping is; of a forced write it is a rule.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):
@@ -79,7 +87,7 @@ def hugetlb_fault(s: State, t: int, k: KernelRecord) -> int:
     if ask(s, t, k, HUGETLB_REUSE, frame) == REUSE_PAGE:
         set_exclusive(s, k, frame)
         if not unshare:
-            s.pte[mm, page] = pte | PTE_WRITE | PTE_DIRTY
+            s.pte[mm, page] = pte | writable(s, t, k, mm, page)
         return int(s.t_return[t])
     hold_frame(s, t, frame)
     alloc_huge_page(s, t)
@@ -113,7 +121,8 @@ def hugetlb_map(s: State, t: int, k: KernelRecord) -> int:
         s.cost[COST_TLB_FLUSHES] += 1
         page_remove_rmap(s, t, k, old)
         put_page(s, old)  # the mapping's reference; ours still holds the page
-        map_new_anon(s, t, k, mm, page, PTE_PRESENT | (PTE_WRITE | PTE_DIRTY if write else 0))
+        bits = writable(s, t, k, mm, page) if write else 0
+        map_new_anon(s, t, k, mm, page, PTE_PRESENT | bits)
     else:
         map_new_anon(s, t, k, mm, page, PTE_PRESENT)
     if copied:

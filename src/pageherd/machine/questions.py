@@ -30,6 +30,10 @@ DROP_AFTER: Final = 2
 # what fork does with a present page (FORK)
 SHARE_PAGE: Final = 0
 COPY_EARLY: Final = 1
+# what a forced write does to a read-only hugetlb page (HUGETLB_FORCE)
+REFUSE: Final = 0
+KEEP_READ_ONLY: Final = 1
+MAKE_WRITABLE: Final = 2
 # yes and no
 NO: Final = 0
 YES: Final = 1
@@ -212,7 +216,11 @@ QUESTIONS: Final = (
         ("share", "copy for the child"),
     ),
     Question(HUGETLB_DONTNEED, "does MADV_DONTNEED discard hugetlb pages?", _YES_NO),
-    Question(HUGETLB_FORCE, "may a FOLL_FORCE write override a read-only hugetlb page?", _YES_NO),
+    Question(
+        HUGETLB_FORCE,
+        "what does a FOLL_FORCE write do to a read-only hugetlb mapping?",
+        ("refused", "the entry stays read-only", "the entry becomes writable"),
+    ),
     Question(
         MIGRATION_EXCLUSIVE,
         "does a migration entry remember that the page was exclusive?",

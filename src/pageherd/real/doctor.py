@@ -60,6 +60,7 @@ _PROBES: Final[Mapping[str, _Probe]] = MappingProxyType(
         "forced-writes": _Probe(
             "forced writes to /proc/PID/mem", "boot with proc_mem.force_override=always"
         ),
+        "hugetlb": _Probe("huge pages of 2 MiB", f"{_AS_ROOT}; CONFIG_HUGETLBFS"),
         "pipe": _Probe("vmsplice() into pipes", "raise fs.pipe-user-pages-soft"),
         "io_uring": _Probe("io_uring, registered buffers", "sysctl kernel.io_uring_disabled=0"),
         "nbd": _Probe("O_DIRECT reads held by nbd", f"{_AS_ROOT}; modprobe nbd; or use a VM"),

@@ -15,6 +15,8 @@ kpageflags say of its frame.  The model's state is put into the same words here,
 | dirty | kpageflags DIRTY | `PG_DIRTY` |
 | exclusive | kpageflags bit 34, PG_anon_exclusive from 5.19 on | `PG_EXCLUSIVE` |
 | soft_dirty | pagemap bit 55 | `PTE_SOFT_DIRTY` or `VM_SOFTDIRTY` |
+
+Of hugetlb pages and pages of files only the first of these and soft_dirty are compared.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ FRAME_MASK: Final = (1 << 55) - 1
 
 # include/uapi/linux/kernel-page-flags.h, and the owner-2 bit (v6.12; MAPPEDTODISK before)
 KPF_DIRTY: Final = 4
+KPF_MMAP: Final = 11
+KPF_ANON: Final = 12
 KPF_SWAPCACHE: Final = 13
+KPF_HUGE: Final = 17
 KPF_KSM: Final = 21
 KPF_ZERO_PAGE: Final = 24
 KPF_ANON_EXCLUSIVE: Final = 34
@@ -100,22 +105,28 @@ def real_page(pagemap: int, count: int, flags: int) -> Page:
         return Page("absent", soft_dirty=soft_dirty)
     if flags >> KPF_ZERO_PAGE & 1:
         return Page("zero", soft_dirty=soft_dirty)
-    return Page(
+    found = Page(
         "present",
         frame=pagemap & FRAME_MASK,
         mapcount=count,
         alone=bool(pagemap >> ALONE_BIT & 1),
+        soft_dirty=soft_dirty,
+    )
+    if flags >> KPF_HUGE & 1 or (flags >> KPF_MMAP & 1 and not flags >> KPF_ANON & 1):
+        return found  # hugetlb and page cache: the other marks mean something else there
+    return replace(
+        found,
         cached=bool(flags >> KPF_SWAPCACHE & 1),
         dirty=bool(flags >> KPF_DIRTY & 1),
         exclusive=bool(flags >> KPF_ANON_EXCLUSIVE & 1),
-        soft_dirty=soft_dirty,
     )
 
 
 def model_page(s: State, mm: int, page: int) -> Page:
     """One page from the model's state."""
     pte, to, vma = int(s["pte"][mm, page]), int(s["pte_to"][mm, page]), int(s["vma"][mm, page])
-    soft_dirty = bool(vma & st.VM_SOFTDIRTY or pte & st.PTE_SOFT_DIRTY)
+    bit = pte & st.PTE_SOFT_DIRTY and not vma & st.VM_HUGETLB  # pagemap_hugetlb_range()
+    soft_dirty = bool(vma & st.VM_SOFTDIRTY or bit)
     if pte & st.PTE_SWAP:
         return Page("swapped", slot=to, soft_dirty=soft_dirty)
     if not pte & st.PTE_PRESENT:
@@ -123,15 +134,15 @@ def model_page(s: State, mm: int, page: int) -> Page:
     if to == st.ZERO_FRAME:
         return Page("zero", soft_dirty=soft_dirty)
     mapcount = int(((s["pte"] & st.PTE_PRESENT != 0) & (s["pte_to"] == to)).sum())
-    return Page(
-        "present",
-        frame=to,
-        mapcount=mapcount,
-        alone=mapcount == 1,
+    found = Page("present", frame=to, mapcount=mapcount, alone=mapcount == 1, soft_dirty=soft_dirty)
+    flags = int(s["page_flags"][to])
+    if flags & (st.PG_FILE | st.PG_HUGETLB):
+        return found
+    return replace(
+        found,
         cached=bool(s["frame_slot"][to]),
-        dirty=bool(int(s["page_flags"][to]) & st.PG_DIRTY),
-        exclusive=bool(int(s["page_flags"][to]) & st.PG_EXCLUSIVE),
-        soft_dirty=soft_dirty,
+        dirty=bool(flags & st.PG_DIRTY),
+        exclusive=bool(flags & st.PG_EXCLUSIVE),
     )
 
 

@@ -14,7 +14,7 @@ from itertools import product
 from typing import Final
 
 from pageherd.litmus.syntax import KERNEL, Argument, Group, PageOf, Step, Test, steps_of
-from pageherd.machine.verbs import FLAG_WORDS, VERBS, Kind, Result
+from pageherd.machine.verbs import FILE_VERBS, FLAG_WORDS, VERBS, Kind, Result
 from pageherd.real.levers import LEVERS, NOT_STEERABLE, Lever
 from pageherd.rules.choose import Kernel
 from pageherd.search.program import Program, program_of
@@ -87,6 +87,7 @@ def steer(test: Test, variant: str, kernel: Kernel, *, chosen: bool = True) -> l
     _check_direct_reads(tuple(steps_of(parts)))
     _check_tees(tuple(steps_of(parts)))
     _check_unmaps(tuple(steps_of(parts)))
+    _check_file(tuple(steps_of(parts)))
     maybes = sum(step.maybe for step in steps_of(parts))
     if maybes > MAX_MAYBE:
         raise NotSteerable(f"{maybes} steps under `maybe`")
@@ -138,6 +139,17 @@ def _check_unmaps(steps: tuple[Step, ...]) -> None:
             gone.add(step.thread)
         elif step.verb == "release" and owners.get(step.arguments[0]) in gone:
             raise NotSteerable("release: the process that mapped the page for VFIO is gone")
+
+
+def _check_file(steps: tuple[Step, ...]) -> None:
+    """Reclaim of a cgroup takes pages of the file, too, which the machine leaves alone.
+
+    Raises:
+        NotSteerable: the test reclaims and has a file.
+    """
+    verbs = {step.verb for step in steps}
+    if "reclaim" in verbs and verbs & {*FILE_VERBS}:
+        raise NotSteerable("reclaim: of a cgroup swaps out pages of the file, too")
 
 
 def _check_tees(steps: tuple[Step, ...]) -> None:
@@ -262,6 +274,8 @@ def _words(steered: Steered, step: Step, group: int) -> str:
             second = names.pages.index(str(argument))
         elif kind is Kind.PAGE:
             first = names.pages.index(str(argument))
+            if step.verb in FILE_VERBS:
+                second = first  # the page of the file, unless another one is named
         elif kind is Kind.PROCESS and step.verb == "fork":
             first = names.processes.index(str(argument))
         elif kind is Kind.REFERENCE:

@@ -15,6 +15,8 @@ from pageherd.machine.questions import (
     HUGETLB_FORCE,
     HUGETLB_FORK,
     HUGETLB_REUSE,
+    KEEP_READ_ONLY,
+    MAKE_WRITABLE,
     REUSE_PAGE,
     SHARE_PAGE,
 )
@@ -75,7 +77,18 @@ DONTNEED.group("refused", "can_madv_lru_vma, EINVAL; until v5.17", no)
 DONTNEED.group("allowed", "madvise_dontneed_free_valid_vma; v5.18 (90e7e7f5ef3f)", yes)
 
 FORCED = decision_point("hugetlb-force", HUGETLB_FORCE, kernel_function="check_vma_flags")
-FORCED.group(
-    "writable", "check_vma_flags; until v6.1, and hugetlb_wp makes the entry writable", yes
-)
-FORCED.group("refused", "check_vma_flags, EFAULT; v6.2 and 6.1.y (f347454d0341)", no)
+
+
+@FORCED.alternative("writable", "set_huge_ptep_writable; until v6.1")
+def force_writable(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The write fault is made, and the entry becomes writable although the mapping is not."""
+    return MAKE_WRITABLE
+
+
+FORCED.group("refused", "check_vma_flags, EFAULT; v6.2 to v6.12, and 6.1.y (f347454d0341)", no)
+
+
+@FORCED.alternative("read-only", "set_huge_ptep_maybe_writable; read in 6.18.35 and 7.3.4")
+def force_read_only(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As for small pages: the entry stays read-only, and the exclusive mark is the evidence."""
+    return KEEP_READ_ONLY

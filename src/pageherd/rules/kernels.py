@@ -217,7 +217,7 @@ ROWS: Final[tuple[Row, ...]] = (
         "mainline 6.18.y (read in 6.18.35)",
         "as 6.12 for small pages; unmapping no longer drains LRU batches",
         "linux-6.12",
-        {"zap-drains": "no"},
+        {"zap-drains": "no", "hugetlb-force": "read-only"},
     ),
     Row(
         "linux-7.3",

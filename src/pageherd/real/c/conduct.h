@@ -142,6 +142,7 @@ static bool run_once(void)
 {
 	int last;
 
+	file_renew();
 	if (!start_all())
 		return false;
 	drain_all();

@@ -69,6 +69,7 @@ static void probe(void)
 	report("populate", madvise(scratch, page_size, MADV_POPULATE_READ) ? errno : 0);
 	report("soft-dirty", soft_dirty_works(pagemap));
 	report("forced-writes", forced_write_works());
+	report("hugetlb", -huge_page_works());
 	for (int i = 0; i < MAX_REFERENCES && !error; i++)
 		error = pipe_open(&pipes[i]) ? errno : pipe_open(&asides[i]) ? errno : 0;
 	for (int i = 0; i < MAX_CROWDS && !error; i++)

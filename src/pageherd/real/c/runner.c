@@ -55,6 +55,7 @@
 #include "vfio.h"
 #include "nbd.h"
 #include "shared.h"
+#include "file.h"
 #include "swap.h"
 #include "reclaim.h"
 #include "facts.h"
@@ -83,6 +84,7 @@ static bool read_program(const char *line)
 	int facts, drained;
 
 	memset(shared, 0, sizeof(*shared));
+	pool_error = 0;
 	if (sscanf(line, "program %63s %9d %9d %9d %9d %9d", shared->id, &shared->nr_processes,
 		   &shared->nr_pages, &shared->repeat, &facts, &drained) != 6)
 		return false;
@@ -120,6 +122,8 @@ static bool read_step(const char *line)
 		s->run = verbs[i].run;
 		s->constant = verbs[i].constant;
 		s->reads = verbs[i].reads;
+		if (s->run == map_huge && !pool_error)
+			pool_error = pool_start();
 		shared->nr_steps++;
 		return true;
 	}
@@ -141,10 +145,10 @@ static bool read_swap(const char *line)
 	return true;
 }
 
-/* Without the swap that it needs a program is not run: it shows no step. */
+/* Without the swap or the huge pages that it needs a program is not run: it shows no step. */
 static int run_or_pass(void)
 {
-	if (!swap_error)
+	if (!swap_error && !pool_error)
 		return run_program();
 	printf("program %s\nend\n", shared->id);
 	return 0;
@@ -205,6 +209,7 @@ int main(void)
 	probe();
 	status = serve();
 	swap_stop();
+	pool_stop();
 	reclaim_close();
 	if (have_nbd)
 		nbd_close(&nbd);

@@ -7,7 +7,7 @@
 #define MAX_STEPS 200
 #define MAX_CPUS 4
 #define FIRST_PAGE 0x200000000000UL /* every process has the test's pages at the same addresses */
-#define PAGE_GAP 16		    /* pages between two of them: their mappings never merge */
+#define PAGE_GAP 1024 /* pages between two of them: their mappings never merge, and may be huge */
 #define STEP_SECONDS 10
 #define KERNEL (-1)
 #define MAX_CROWDS 10	   /* pipes for references made by tee() */

@@ -52,41 +52,90 @@ static int write_page(struct step *s)
 
 static int map_page(struct step *s)
 {
-	void *map = mmap(page_at(s->a), page_size, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	void *map;
 
+	vacate(s->a);
+	map = mmap(page_at(s->a), page_size, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	if (map == MAP_FAILED)
 		return -errno;
 	madvise(map, page_size, MADV_NOHUGEPAGE); /* EINVAL where the kernel has none */
 	return 0;
 }
 
+/* The memfd's page s->b; the constant says whether private or shared. */
+static int map_file(struct step *s)
+{
+	void *map;
+
+	vacate(s->a);
+	map = mmap(page_at(s->a), page_size, PROT_READ | PROT_WRITE, s->constant | MAP_FIXED, test_file,
+		   (off_t)s->b * page_size);
+	return map == MAP_FAILED ? -errno : 0;
+}
+
+static int map_huge(struct step *s)
+{
+	void *map = mmap(page_at(s->a), HUGE_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_HUGETLB | MAP_HUGE_2MB, -1, 0);
+
+	if (map == MAP_FAILED)
+		return -errno;
+	huge[s->a] = true;
+	return 0;
+}
+
+static int read_test_file(struct step *s)
+{
+	value_t seen = 0;
+	int error = result_of(pread(test_file, &seen, sizeof(seen), (off_t)s->a * page_size));
+
+	s->seen = seen;
+	return error;
+}
+
+static int write_test_file(struct step *s)
+{
+	value_t value = (value_t)s->value;
+
+	return result_of(pwrite(test_file, &value, sizeof(value), (off_t)s->a * page_size));
+}
+
 static int unmap_page(struct step *s)
 {
-	return result_of(munmap(page_at(s->a), page_size));
+	int error = result_of(munmap(page_at(s->a), size_at(s->a)));
+
+	huge[s->a] = false;
+	return error;
 }
 
 static int protect_page(struct step *s)
 {
-	return result_of(mprotect(page_at(s->a), page_size, s->value));
+	return result_of(mprotect(page_at(s->a), size_at(s->a), s->value));
 }
 
 static int move_page(struct step *s)
 {
-	void *map = mremap(page_at(s->a), page_size, page_size, MREMAP_MAYMOVE | MREMAP_FIXED,
-			   page_at(s->b));
+	size_t size = size_at(s->a);
+	void *map;
 
-	return map == MAP_FAILED ? -errno : 0;
+	vacate(s->b);
+	map = mremap(page_at(s->a), size, size, MREMAP_MAYMOVE | MREMAP_FIXED, page_at(s->b));
+	if (map == MAP_FAILED)
+		return -errno;
+	huge[s->b] = huge[s->a];
+	huge[s->a] = false;
+	return 0;
 }
 
 static int advise_page(struct step *s)
 {
-	return result_of(madvise(page_at(s->a), page_size, s->constant));
+	return result_of(madvise(page_at(s->a), size_at(s->a), s->constant));
 }
 
 static int lock_page(struct step *s)
 {
-	return result_of(mlock(page_at(s->a), page_size));
+	return result_of(mlock(page_at(s->a), size_at(s->a)));
 }
 
 static int clear_soft_dirty(struct step *s)
@@ -322,6 +371,11 @@ static const struct verb {
 	{ .name = "read", .run = read_page, .reads = true },
 	{ .name = "write", .run = write_page },
 	{ .name = "mmap", .run = map_page },
+	{ .name = "mmap_file", .run = map_file, .constant = MAP_PRIVATE },
+	{ .name = "mmap_shared", .run = map_file, .constant = MAP_SHARED },
+	{ .name = "mmap_hugetlb", .run = map_huge },
+	{ .name = "read_file", .run = read_test_file, .reads = true },
+	{ .name = "write_file", .run = write_test_file },
 	{ .name = "munmap", .run = unmap_page },
 	{ .name = "mprotect", .run = protect_page },
 	{ .name = "mremap", .run = move_page },

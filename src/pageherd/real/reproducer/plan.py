@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Final
 
 from pageherd.litmus.asked import comparisons
 from pageherd.litmus.syntax import Group, PageOf, Step, Test, steps_of
-from pageherd.machine.verbs import VERBS, Result
+from pageherd.machine.verbs import FILE_VERBS, VERBS, Result
 from pageherd.real.reproducer.probes import is_reference, probes
 from pageherd.real.reproducer.questions import Line, lines_of, wants_probes
 from pageherd.real.reproducer.references import Reference
@@ -15,6 +16,8 @@ from pageherd.real.reproducer.walk import TooManyOrders, Walk, beyond_pageout, p
 from pageherd.real.steer import NotSteerable, Steered, steer
 from pageherd.rules.choose import Kernel
 from pageherd.search.check import Chosen
+
+WITHOUT_REPRODUCER: Final = (*FILE_VERBS, "mmap_hugetlb")
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,9 @@ def plan(chosen: Chosen, kernel: Kernel) -> Plan:
         NotSteerable: a step cannot be brought about from user space; the text says why.
     """
     original = tuple(steps_of(chosen.test.variant_steps(chosen.variant)))
+    for step in original:
+        if step.verb in WITHOUT_REPRODUCER:
+            raise NotSteerable(f"{step.verb}: no C program is made for files and huge pages")
     try:
         steered = _steered(chosen, original, kernel)
         test, found, lines = _with_probes(chosen.test, steered.test)

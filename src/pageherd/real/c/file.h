@@ -1,0 +1,101 @@
+/* The file of a test, a memfd that every process has open; and the pool of huge pages. */
+
+#define HUGE_SIZE (2UL << 20)
+#define HUGE_PAGES 16 /* added to the pool for the programs that use it, and taken away at the end */
+#define POOL "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+
+#ifndef MAP_HUGE_2MB
+#define MAP_HUGE_2MB (21 << 26)
+#endif
+
+static int test_file = -1;
+static bool huge[MAX_PAGES]; /* which pages of this process are huge; a child inherits it */
+static long pool_before = -1; /* the pool's size before we changed it */
+static int pool_error;	      /* why the program's huge pages could not be had */
+
+/* Each run of a program begins with a file of zeros. */
+static void file_renew(void)
+{
+	if (test_file < 0)
+		test_file = memfd_create("pageherd", MFD_CLOEXEC);
+	if (ftruncate(test_file, 0) || ftruncate(test_file, MAX_PAGES * page_size))
+		test_file = -1; /* every step that needs it fails */
+}
+
+static int pool_resize(long pages)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%ld", pages);
+	return write_file(POOL, text);
+}
+
+static long pool_size(void)
+{
+	FILE *file = fopen(POOL, "re");
+	long pages = -1;
+
+	if (file && fscanf(file, "%ld", &pages) != 1)
+		pages = -1;
+	if (file)
+		fclose(file);
+	return pages;
+}
+
+static void pool_stop(void)
+{
+	if (pool_before >= 0)
+		pool_resize(pool_before);
+	pool_before = -1;
+}
+
+static int pool_start(void)
+{
+	long before = pool_size();
+	int error;
+
+	if (pool_before >= 0)
+		return 0;
+	if (before < 0)
+		return -ENOSYS;
+	error = pool_resize(before + HUGE_PAGES);
+	pool_before = before;
+	if (!error && pool_size() < before + HUGE_PAGES)
+		error = -ENOMEM;
+	if (error)
+		pool_stop();
+	return error;
+}
+
+/* Whether a huge page can be mapped and touched. */
+static int huge_page_works(void)
+{
+	int error = pool_start();
+	char *map;
+
+	if (error)
+		return error;
+	map = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB, -1, 0);
+	if (map == MAP_FAILED)
+		error = -errno;
+	else {
+		*(volatile char *)map = 1;
+		munmap(map, HUGE_SIZE);
+	}
+	pool_stop();
+	return error;
+}
+
+static size_t size_at(int page)
+{
+	return huge[page] ? HUGE_SIZE : page_size;
+}
+
+/* A mapping of a huge page cannot be replaced in part. */
+static void vacate(int page)
+{
+	if (huge[page])
+		munmap(page_at(page), HUGE_SIZE);
+	huge[page] = false;
+}
