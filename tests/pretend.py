@@ -25,6 +25,7 @@ from pageherd.real.observe import (
     ALONE_BIT,
     KPF_ANON_EXCLUSIVE,
     KPF_DIRTY,
+    KPF_MMAP,
     KPF_SWAPCACHE,
     KPF_ZERO_PAGE,
     PRESENT_BIT,
@@ -153,6 +154,7 @@ def words_of(page: Page) -> str:
         flags = int(bool(page.cached)) << KPF_SWAPCACHE
         flags |= int(bool(page.dirty)) << KPF_DIRTY
         flags |= int(bool(page.exclusive)) << KPF_ANON_EXCLUSIVE
+        flags |= int(page.dirty is None) << KPF_MMAP  # not KPF_ANON: of a file
     pagemap |= int(bool(page.soft_dirty)) << SOFT_DIRTY_BIT
     return f"{pagemap:x} {count} {flags:x}"
 

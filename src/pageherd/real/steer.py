@@ -211,6 +211,8 @@ def _with_lever(step: Step, kernel: Kernel, chosen: bool) -> Step:
         raise NotSteerable(f"{step.verb}: {kernel.name} does not have it")
     if step.verb not in LEVERS:
         raise NotSteerable(f"{step.verb}: {NOT_STEERABLE[step.verb]}")
+    if step.verb in ("mmap_file", "mmap_shared"):
+        return replace(step, arguments=(step.arguments * 2)[:2])  # of its own page, if not named
     return step
 
 
@@ -274,8 +276,6 @@ def _words(steered: Steered, step: Step, group: int) -> str:
             second = names.pages.index(str(argument))
         elif kind is Kind.PAGE:
             first = names.pages.index(str(argument))
-            if step.verb in FILE_VERBS:
-                second = first  # the page of the file, unless another one is named
         elif kind is Kind.PROCESS and step.verb == "fork":
             first = names.processes.index(str(argument))
         elif kind is Kind.REFERENCE:
