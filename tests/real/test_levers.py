@@ -43,5 +43,4 @@ def test_every_verb_that_is_drawn_has_a_lever() -> None:
 
 def test_every_verb_with_a_lever_is_drawn_or_needs_no_drawing() -> None:
     quiet = {"pagemap", "share", "drain"}  # the facts say it; the state does not change by it
-    of_tests = {"mmap_file", "mmap_shared", "mmap_hugetlb", "read_file", "write_file"}
-    assert set(LEVERS) - set(WEIGHTS) == quiet | of_tests
+    assert set(LEVERS) - set(WEIGHTS) == quiet

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pageherd.litmus.syntax import Argument, Keeps, PageOf, Step, Swap, SwapKind, Test
-from pageherd.machine.verbs import VERBS, Kind, Result
+from pageherd.machine.verbs import FILE_VERBS, VERBS, Kind, Result
 from pageherd.real.levers import LEVERS
 
 PROCESSES: Final = ("P", "C", "D")
@@ -52,9 +52,20 @@ WEIGHTS: Final = {
     "ptrace_peek": 1,
     "ptrace_poke": 2,
     "swapoff": 0.2,
+    "mmap_file": 4,
+    "mmap_shared": 2,
+    "mmap_hugetlb": 3,
+    "read_file": 2,
+    "write_file": 3,
 }
 """How often each verb is tried.  Device loads and stores over VFIO take a fifth of a second each,
 so its pins are drawn less often than io_uring's."""
+
+OF_FILES: Final = frozenset((*FILE_VERBS, "mmap_hugetlb"))
+WITHOUT_FILES: Final = frozenset(("pageout", "reclaim", "swapoff"))
+"""Reclaim takes pages of the file, too, which the machine leaves alone."""
+ONE_IN: Final = 4
+"""One program in so many has files and huge pages, and no reclaim."""
 
 
 def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) -> Test:
@@ -65,7 +76,9 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
     """
     rng = random.Random(f"{seed}/{length}/{swap}")
     program = _Program(rng)
+    left_out = WITHOUT_FILES if random.Random(f"{seed}").random() * ONE_IN < 1 else OF_FILES
     known = [verb for verb in WEIGHTS if verb in verbs]
+    known = [verb for verb in known if verb not in left_out] or known
     weights = [WEIGHTS[verb] for verb in known]
     for _ in range(4 * length):
         if len(program.steps) >= length:
@@ -127,7 +140,10 @@ class _Program:
                 return None
             result = REFERENCES[self.taken]
         arguments: list[Argument] = []
-        for kind in row.arguments:
+        kinds = row.arguments
+        if row.optional and self.rng.random() < 0.6:
+            kinds = kinds[: -row.optional]
+        for kind in kinds:
             argument = self.argument(kind, arguments)
             if argument is None:
                 return None

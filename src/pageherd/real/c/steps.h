@@ -119,8 +119,11 @@ static int move_page(struct step *s)
 	size_t size = size_at(s->a);
 	void *map;
 
-	vacate(s->b);
 	map = mremap(page_at(s->a), size, size, MREMAP_MAYMOVE | MREMAP_FIXED, page_at(s->b));
+	if (map == MAP_FAILED && errno == EINVAL && huge[s->b]) { /* a part of a huge page is in the way */
+		vacate(s->b);
+		map = mremap(page_at(s->a), size, size, MREMAP_MAYMOVE | MREMAP_FIXED, page_at(s->b));
+	}
 	if (map == MAP_FAILED)
 		return -errno;
 	huge[s->b] = huge[s->a];
