@@ -227,6 +227,15 @@ class Machine:
         """Compaction moves that page to another frame: `ok`, or `busy` where it stayed."""
         return self._kernel("migrate", target)
 
+    def ksm(self, first: tuple[Process, Page], second: tuple[Process, Page]) -> Value:
+        """ksmd at the first page, which finds the second: `ok`, or `busy` where nothing merged."""
+        pages = tuple(PageOf(process.name, page.name) for process, page in (first, second))
+        return self.do(Step(KERNEL, "ksm", pages))
+
+    def ksm_zero(self, process: Process, page: Page) -> Value:
+        """ksmd with use_zero_pages at a page full of zeros."""
+        return self.do(Step(KERNEL, "ksm_zero", (PageOf(process.name, page.name),)))
+
     def writeback(self, target: Reference | tuple[Process, Page]) -> Value:
         """Let the swap write-back of that page finish (swap `slow`)."""
         return self._kernel("writeback", target)
@@ -444,6 +453,8 @@ class Process:
             "dontfork",
             "dofork",
             "wipeonfork",
+            "mergeable",
+            "unmergeable",
             "pageout",
             "populate_read",
             "populate_write",

@@ -533,6 +533,72 @@ def migration_stops_after_one_mapping(s: Any, t: int, k: Any) -> int:
     return steps.MIGRATE_CHECK
 
 
+def ksm_counts_no_references(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
+    references, pins = s.refcount[frame], s.pincount[frame]
+    s.refcount[frame] = s.mapcount[frame] + 1 + (s.frame_slot[frame] != 0)
+    s.pincount[frame] = 0
+    following = _ksm_protect(s, t, k)
+    s.refcount[frame] = references
+    s.pincount[frame] = pins
+    return following
+
+
+def ksm_leaves_the_page_writable(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    following = _ksm_protect(s, t, k)
+    s.pte[mm, page] |= st.PTE_WRITE
+    return following
+
+
+def ksm_keeps_the_exclusive_mark(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
+    marked = st.is_exclusive(s, frame)
+    following = _ksm_protect(s, t, k)
+    if marked:
+        st.set_flag(s, frame, st.PG_EXCLUSIVE)
+    return following
+
+
+def ksm_takes_no_reference(s: Any, t: int, k: Any) -> int:
+    kept = s.t_new[t]
+    following = _ksm_replace(s, t, k)
+    if kept != st.ZERO_FRAME:
+        s.refcount[kept] -= 1
+    return following
+
+
+def ksm_counts_no_mapping(s: Any, t: int, k: Any) -> int:
+    kept = s.t_new[t]
+    following = _ksm_replace(s, t, k)
+    if kept != st.ZERO_FRAME:
+        s.mapcount[kept] -= 1
+    return following
+
+
+def ksm_keeps_the_old_page(s: Any, t: int, k: Any) -> int:
+    s.refcount[s.t_frame[t]] += 1
+    return _ksm_replace(s, t, k)
+
+
+def ksm_maps_the_zero_page_writable(s: Any, t: int, k: Any) -> int:
+    mm, page, kept = s.t_mm[t], s.t_page[t], s.t_new[t]
+    following = _ksm_replace(s, t, k)
+    if kept == st.ZERO_FRAME:
+        s.pte[mm, page] |= st.PTE_WRITE
+    return following
+
+
+def unmerging_finds_nothing(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    s.vma[mm, page] &= 65535 - st.VM_MERGEABLE
+    return _ksm_break(s, t, k)
+
+
+def a_stranger_gets_the_page_itself(s: Any, t: int, k: Any) -> int:
+    return steps.SWAPIN_MAP
+
+
 FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.FORK_INSTALL, fork_takes_no_reference),
     (steps.FORK_INSTALL, fork_counts_no_mapping),
@@ -587,6 +653,13 @@ FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.MIGRATE_RESTORE, migration_forgets_who_is_exclusive),
     (steps.MIGRATE_RESTORE, migration_restores_without_a_reference),
     (steps.MIGRATE_END, migration_never_frees_the_old_page),
+    (steps.KSM_PROTECT, ksm_counts_no_references),
+    (steps.KSM_PROTECT, ksm_leaves_the_page_writable),
+    (steps.KSM_PROTECT, ksm_keeps_the_exclusive_mark),
+    (steps.KSM_REPLACE, ksm_takes_no_reference),
+    (steps.KSM_REPLACE, ksm_counts_no_mapping),
+    (steps.KSM_REPLACE, ksm_keeps_the_old_page),
+    (steps.KSM_REPLACE, ksm_maps_the_zero_page_writable),
 )
 
 AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (
@@ -600,6 +673,8 @@ AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (
     (steps.MMAP_FILE, every_mapping_is_of_the_first_page),
     (steps.READ_FILE, file_reads_as_zeros),
     (steps.MIGRATE_UNMAP, migration_stops_after_one_mapping),
+    (steps.KSM_BREAK, unmerging_finds_nothing),
+    (steps.SWAPIN_COPY, a_stranger_gets_the_page_itself),
 )
 """Faults that break no promise: the kernel would be odd, but no program is harmed."""
 

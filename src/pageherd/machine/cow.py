@@ -11,7 +11,9 @@ from pageherd.machine.fault import abandon_new, map_new_anon
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
+    COPY,
     COPY_DROPS_SWAP,
+    KSM_REUSE,
     REUSE,
     REUSE_PAGE,
     UNSHARE_IN_PLACE,
@@ -20,10 +22,12 @@ from pageherd.machine.questions import (
 from pageherd.machine.state import (
     COST_COPIES,
     COST_TLB_FLUSHES,
+    FAULT_BREAK_KSM,
     FAULT_UNSHARE,
     FOLL_COW,
     HOLD_FRAME,
     HOLD_NEW,
+    PG_KSM,
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -31,12 +35,15 @@ from pageherd.machine.state import (
     ZERO_FRAME,
     alloc_frame,
     ask,
+    clear_flag,
     free_swap_cache,
     hold_frame,
     is_anon,
+    is_ksm,
     is_shared,
     locked_by_other,
     may_write,
+    page_ref_add,
     page_remove_rmap,
     pte_of,
     pte_same,
@@ -66,6 +73,24 @@ def reuse_entry(s: State, t: int, mm: int, page: int) -> None:
 
 
 @helper
+def reuse_ksm_page(s: State, t: int, k: KernelRecord, frame: int, page: int) -> int:
+    """reuse_ksm_page(): a KSM page is copied, or becomes an ordinary page of its last owner again.
+
+    break_ksm() holds it meanwhile, and an unshare fault always copies it.
+    """
+    if int(s.t_fault[t]) & FAULT_UNSHARE:
+        return COPY
+    held = int((int(s.t_fault[t]) & FAULT_BREAK_KSM) != 0)
+    page_ref_add(s, frame, held)
+    reuse = ask(s, t, k, KSM_REUSE, frame)
+    page_ref_add(s, frame, -held)
+    if reuse == REUSE_PAGE:
+        clear_flag(s, frame, PG_KSM)
+        s.frame_index[frame] = page
+    return reuse
+
+
+@helper
 def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
     """do_wp_page(), page-table lock held: reuse the page, copy it, or (until 5.8) wait for it."""
     unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
@@ -78,7 +103,10 @@ def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
         if frame != ZERO_FRAME:
             hold_frame(s, t, frame)
         return steps.WP_ALLOC
-    answer = ask(s, t, k, UNSHARE_IN_PLACE if unshare else REUSE, frame)
+    if is_ksm(s, frame):
+        answer = reuse_ksm_page(s, t, k, frame, page)
+    else:
+        answer = ask(s, t, k, UNSHARE_IN_PLACE if unshare else REUSE, frame)
     if answer == WAIT_FOR_LOCK:
         hold_frame(s, t, frame)
         return steps.WP_WAIT

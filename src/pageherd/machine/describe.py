@@ -23,6 +23,7 @@ _PAGE_FLAGS: Final = (
     (st.PG_ISOLATED, "isolated"),
     (st.PG_FILE, "page cache"),
     (st.PG_HUGETLB, "hugetlb"),
+    (st.PG_KSM, "KSM"),
 )
 
 

@@ -60,6 +60,7 @@ def fork_start(s: State, t: int, k: KernelRecord) -> int:
         return steps.BLOCKED
     s.mm_state[child] = LIVE
     s.mm_has_pinned[child] = 0
+    s.mm_family[child] = s.mm_family[mm]
     s.mm_writer[child] = t + 1
     s.mm_seq[mm] = (int(s.mm_seq[mm]) + 1) % 256
     s.t_page[t] = 0

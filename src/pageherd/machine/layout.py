@@ -97,6 +97,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         # processes
         ("mm_state", "u1", per_mm),
         ("mm_has_pinned", "u1", per_mm),
+        ("mm_family", "u1", per_mm),
         ("mm_seq", "u1", per_mm),
         ("mm_writer", "u1", per_mm),
         ("mm_readers", "u1", per_mm),
@@ -117,12 +118,14 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("frame_batch", "u1", per_frame),
         ("frame_slot", index, per_frame),
         ("frame_index", index, per_frame),
+        ("frame_family", "u1", per_frame),
         ("content", "i4", per_frame),
         ("free_next", index, (layout.frames if layout.free_list else 1,)),
         # swap slots
         ("swap_count", "i2", per_slot),
         ("slot_frame", index, per_slot),
         ("slot_claim", "u1", per_slot),
+        ("slot_ksm", "u1", per_slot),
         ("slot_content", "i4", per_slot),
         # references and pins
         ("ref_frame", index, per_ref),

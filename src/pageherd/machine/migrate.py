@@ -37,6 +37,7 @@ from pageherd.machine.state import (
     PG_DIRTY,
     PG_EXCLUSIVE,
     PG_ISOLATED,
+    PG_KSM,
     PG_WRITEBACK,
     PTE_DIRTY,
     PTE_MIGRATION,
@@ -55,6 +56,7 @@ from pageherd.machine.state import (
     in_swap_cache,
     is_anon,
     is_exclusive,
+    is_ksm,
     keeps_index,
     locked_by_other,
     lru_add_drain,
@@ -241,6 +243,9 @@ def migrate_restore(s: State, t: int, k: KernelRecord) -> int:
 def take_over(s: State, old: int, new: int) -> None:
     """migrate_page_move_mapping(), migrate_page_states(): index, swap cache, dirty flag."""
     s.frame_index[new] = s.frame_index[old]
+    s.frame_family[new] = s.frame_family[old]
+    if is_ksm(s, old):
+        set_flag(s, new, PG_KSM)  # ksm_migrate_page(): the stable node names the new page
     if has_flag(s, old, PG_DIRTY):
         clear_flag(s, old, PG_DIRTY)
         set_flag(s, new, PG_DIRTY)

@@ -22,6 +22,7 @@ from pageherd.machine.state import (
     FOLL_GET,
     VM_DONTCOPY,
     VM_LOCKED,
+    VM_MERGEABLE,
     VM_READ,
     VM_WIPEONFORK,
     VM_WRITE,
@@ -82,7 +83,7 @@ class Operands:
     page: int = 0
     to: int = 0  # second page, or the child
     value: int = 0
-    ref: int = 0
+    ref: int = 0  # or the process of the second page
     flags: int = 0
     frame_from: int = NO_FRAME
     pages: int = 0  # pages of an address space
@@ -175,6 +176,10 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "mlock": _mlock,
         "clear_soft_dirty": lambda o: Operation(steps.CLEAR_SOFT_DIRTY, mm=o.mm),
         "pagemap": _on_page(steps.PAGEMAP),
+        "mergeable": _madvise(VM_MERGEABLE),
+        "unmergeable": _on_page(steps.UNMERGE),
+        "ksm": _on_page(steps.KSM),
+        "ksm_zero": _on_page(steps.KSM_ZERO),
         "pageout": _on_page(steps.PAGEOUT),
         "move": _on_page(steps.MOVE),
         "fork": _on_page(steps.FORK_START),

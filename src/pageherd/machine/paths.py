@@ -8,6 +8,7 @@ from pageherd.machine import (
     fork,
     gup,
     hugetlb,
+    ksm,
     lru,
     migrate,
     observe,
@@ -21,5 +22,5 @@ from pageherd.machine import (
 PATHS = (
     *(access, fault, file, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
-    migrate,
+    *(migrate, ksm),
 )

@@ -34,6 +34,9 @@ COPY_EARLY: Final = 1
 REFUSE: Final = 0
 KEEP_READ_ONLY: Final = 1
 MAKE_WRITABLE: Final = 2
+# how a KSM page is made private (KSM_BREAKS)
+WRITE_FAULT: Final = 0
+UNSHARE_FAULT: Final = 1
 # yes and no
 NO: Final = 0
 YES: Final = 1
@@ -96,7 +99,12 @@ MIGRATION_COPIES_FIRST: Final = 52
 MIGRATION_WAIT_HOLDS: Final = 53
 MOVE_SKIPS: Final = 54
 RMAP_STOPS: Final = 55
-NR_QUESTIONS: Final = 56
+KSM_CHECKS: Final = 56
+KSM_COUNTS: Final = 57
+KSM_REUSE: Final = 58
+KSM_BREAKS: Final = 59
+KSM_MARKS_ZERO: Final = 60
+NR_QUESTIONS: Final = 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,4 +248,13 @@ QUESTIONS: Final = (
     ),
     Question(MOVE_SKIPS, "does move_pages skip this page as shared?", _YES_NO),
     Question(RMAP_STOPS, "does the walk over a page's mappings stop here?", _YES_NO),
+    Question(
+        KSM_CHECKS,
+        "must the references of this page be counted before KSM takes it?",
+        _YES_NO,
+    ),
+    Question(KSM_COUNTS, "has this page only the references that KSM expects?", _YES_NO),
+    Question(KSM_REUSE, "may a write fault reuse the KSM page it hit?", ("copy", "reuse")),
+    Question(KSM_BREAKS, "how is a KSM page made private again?", ("write fault", "unshare fault")),
+    Question(KSM_MARKS_ZERO, "are zero pages that KSM has mapped unmerged too?", _YES_NO),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.ksm import is_strange, join_family, private_copy
 from pageherd.machine.layout import State
 from pageherd.machine.lru import isolate_lru_page
 from pageherd.machine.questions import (
@@ -50,6 +51,7 @@ from pageherd.machine.state import (
     in_swap_cache,
     is_anon,
     is_exclusive,
+    is_ksm,
     lru_add_drain,
     lru_cache_add,
     page_add_rmap,
@@ -165,6 +167,7 @@ def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
     clear_flag(s, frame, PG_EXCLUSIVE)
     s.cost[COST_TLB_FLUSHES] += 1
     swap_count_add(s, slot, 1)
+    s.slot_ksm[slot] = int(s.slot_ksm[slot]) | int(is_ksm(s, frame))
     set_pte(s, mm, page, entry, slot)
     page_remove_rmap(s, t, k, frame)
     put_page(s, frame)
@@ -288,6 +291,11 @@ def swapoff(s: State, t: int, k: KernelRecord) -> int:
     else:
         clear_flag(s, frame, PG_WRITEBACK)  # swapoff waits for write-back
         page_ref_add(s, frame, 1)
+    if is_strange(s, mm, page, frame, slot):
+        put_page(s, frame)
+        frame = private_copy(s, t, frame)
+        lru_cache_add(s, t, frame)
+    join_family(s, mm, frame, slot)
     unuse_pte(s, t, k, mm, page, frame)
     swap_count_add(s, slot, -1)
     try_to_free_swap(s, frame)

@@ -42,6 +42,7 @@ VM_ANON_VMA: Final = 128  # vma->anon_vma: the mapping has held a page of its ow
 VM_FILE: Final = 1024  # of a file (a memfd): vma_file says of which of its pages
 VM_SHARED: Final = 2048  # MAP_SHARED
 VM_HUGETLB: Final = 4096  # a private mapping of one hugetlb page
+VM_MERGEABLE: Final = 256
 
 # pte
 PTE_PRESENT: Final = 1
@@ -60,11 +61,13 @@ PG_LRU: Final = 8
 PG_ISOLATED: Final = 16
 PG_FILE: Final = 128  # a page of the page cache, which holds a reference
 PG_HUGETLB: Final = 256  # a hugetlb page: one frame of the machine
+PG_KSM: Final = 32  # PageKsm
 
 # t_fault
 FAULT_WRITE: Final = 1
 FAULT_UNSHARE: Final = 2
 FAULT_TOUCH: Final = 4  # populate: fault, but store nothing
+FAULT_BREAK_KSM: Final = 8  # break_ksm(), which holds the page meanwhile
 
 # t_foll and ref_flags
 FOLL_GET: Final = 1
@@ -186,6 +189,12 @@ def is_exclusive(s: State, frame: int) -> bool:
 
 
 @helper
+def is_ksm(s: State, frame: int) -> bool:
+    """PageKsm(): equal pages of any processes were merged into this one."""
+    return (int(s.page_flags[frame]) & PG_KSM) != 0
+
+
+@helper
 def set_flag(s: State, frame: int, flag: int) -> None:
     s.page_flags[frame] = int(s.page_flags[frame]) | flag
 
@@ -260,6 +269,7 @@ def free_if_unused(s: State, frame: int) -> None:
     s.frame_batch[frame] = 0
     s.frame_slot[frame] = 0
     s.frame_index[frame] = 0
+    s.frame_family[frame] = 0
     s.content[frame] = 0
     if s.free_next.shape[0] > 1:
         s.free_next[frame] = s.free_head
@@ -365,7 +375,7 @@ def maps_here(s: State, mm: int, page: int, frame: int) -> bool:
 @helper
 def keeps_index(s: State, frame: int) -> bool:
     """Whether every process that maps `frame` maps it at the page that is its index."""
-    return bool(s.moved == 0)
+    return bool(s.moved == 0 and not is_ksm(s, frame))
 
 
 @helper
@@ -460,6 +470,7 @@ def delete_from_swap_cache(s: State, frame: int) -> None:
 def forget_slot_if_free(s: State, slot: int) -> None:
     if s.swap_count[slot] == 0 and s.slot_frame[slot] == 0 and s.slot_claim[slot] == 0:
         s.slot_content[slot] = 0
+        s.slot_ksm[slot] = 0
 
 
 @helper

@@ -104,5 +104,14 @@ MIGRATE_COPY: Final = 65
 MIGRATE_RESTORE: Final = 66
 MIGRATE_END: Final = 67
 MIGRATION_WAIT: Final = 68
+# ksm.py: ksmd, MADV_UNMERGEABLE
+KSM: Final = 69
+KSM_ZERO: Final = 70
+KSM_PROTECT: Final = 71
+KSM_REPLACE: Final = 72
+KSM_END: Final = 73
+UNMERGE: Final = 74
+KSM_BREAK: Final = 75
+SWAPIN_COPY: Final = 76
 
 NR_STEPS: Final = 120

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.cow import do_wp_page
 from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.ksm import is_strange, join_family, private_copy
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
     DROP_AFTER,
     DROP_BEFORE,
     MAP_EXCLUSIVE,
+    MAP_READ_ONLY,
     MAP_WRITABLE,
     MLOCK_HOLDS,
     READAHEAD_DRAINS,
@@ -33,6 +35,7 @@ from pageherd.machine.state import (
     alloc_frame,
     ask,
     hold_frame,
+    is_ksm,
     locked_by_other,
     lru_add_drain,
     lru_cache_add,
@@ -112,6 +115,22 @@ def swapin_lock(s: State, t: int, k: KernelRecord) -> int:
     trylock_page(s, t, frame)
     if s.frame_slot[frame] != s.t_pte_to[t] + 1:
         return give_up(s, t)
+    if is_strange(s, int(s.t_mm[t]), int(s.t_page[t]), frame, int(s.t_pte_to[t])):
+        return steps.SWAPIN_COPY
+    return steps.SWAPIN_MAP
+
+
+@step(steps.SWAPIN_COPY)
+def swapin_copy(s: State, t: int, k: KernelRecord) -> int:
+    """do_swap_page(), ksm_might_need_to_copy(): the page belongs to others by now."""
+    frame = int(s.t_frame[t])
+    new = private_copy(s, t, frame)
+    trylock_page(s, t, new)
+    lru_cache_add(s, t, new)
+    unlock_page(s, frame)
+    s.t_frame[t] = new  # held in place of the old one
+    put_page(s, frame)
+    s.t_held[t] = (int(s.t_held[t]) & ~FOUND) | BYPASSED
     return steps.SWAPIN_MAP
 
 
@@ -133,7 +152,7 @@ def swapin_map(s: State, t: int, k: KernelRecord) -> int:
     drop = 0 if was_bypassed(s, t) else ask(s, t, k, SWAPIN_DROP, frame)
     if drop & DROP_BEFORE:
         try_to_free_swap(s, frame)
-    answer = ask(s, t, k, SWAPIN, frame)
+    answer = MAP_READ_ONLY if is_ksm(s, frame) else ask(s, t, k, SWAPIN, frame)
     pte = PTE_PRESENT | (pte_of(s, mm, page) & PTE_SOFT_DIRTY)
     if write and answer & MAP_WRITABLE and may_write(s, mm, page):
         pte |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
@@ -141,6 +160,7 @@ def swapin_map(s: State, t: int, k: KernelRecord) -> int:
         set_exclusive(s, k, frame)
         if not write and may_write(s, mm, page) and ask(s, t, k, SWAPIN_READ_MAPS_WRITABLE, frame):
             pte |= PTE_WRITE
+    join_family(s, mm, frame, slot)
     page_add_rmap(s, t, k, frame, page)
     set_pte(s, mm, page, pte, frame)
     found = (int(s.t_held[t]) & FOUND) != 0

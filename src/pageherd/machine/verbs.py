@@ -91,6 +91,8 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("dontfork", _PAGE, Result.STATUS, "madvise(MADV_DONTFORK)"),
     Verb("dofork", _PAGE, Result.STATUS, "madvise(MADV_DOFORK)"),
     Verb("wipeonfork", _PAGE, Result.STATUS, "madvise(MADV_WIPEONFORK)"),
+    Verb("mergeable", _PAGE, Result.STATUS, "madvise(MADV_MERGEABLE)"),
+    Verb("unmergeable", _PAGE, Result.STATUS, "madvise(MADV_UNMERGEABLE)"),
     Verb("pageout", _PAGE, Result.STATUS, "madvise(MADV_PAGEOUT), 5.4 and later"),
     Verb("populate_read", _PAGE, Result.STATUS, "madvise(MADV_POPULATE_READ), 5.14 and later"),
     Verb("populate_write", _PAGE, Result.STATUS, "madvise(MADV_POPULATE_WRITE), 5.14 and later"),
@@ -128,6 +130,8 @@ VERBS: Mapping[str, Verb] = _table(
     # kernel daemons and choices
     Verb("reclaim", (Kind.FRAME,), Result.STATUS, "kswapd: one pass over one page", _KERNEL),
     Verb("migrate", (Kind.FRAME,), Result.STATUS, "compaction moves one page", _KERNEL),
+    Verb("ksm", (Kind.REMOTE, Kind.REMOTE), Result.STATUS, "ksmd merges two pages", _KERNEL),
+    Verb("ksm_zero", (Kind.REMOTE,), Result.STATUS, "ksmd merges one, use_zero_pages", _KERNEL),
     Verb("writeback", (Kind.FRAME,), Result.STATUS, "swap write-back finishes", _KERNEL),
     Verb("drain", (Kind.NUMBER,), Result.STATUS, "lru_add_drain() on a CPU", _KERNEL, optional=1),
     Verb("swapoff", (), Result.STATUS, "swapoff()", _KERNEL),

@@ -27,6 +27,7 @@ from pageherd.machine.state import (
     in_swap_cache,
     is_anon,
     is_exclusive,
+    is_ksm,
 )
 from pageherd.machine.watch import (
     ALIVE,
@@ -95,6 +96,8 @@ def check_entries(s: State) -> None:
                 if is_free(s, to):
                     breach(s, ALIVE)
                 if pte & PTE_WRITE and is_anon(s, to) and mapped_elsewhere(s, to, mm):
+                    breach(s, EXCLUSIVE)
+                if pte & PTE_WRITE and is_ksm(s, to):
                     breach(s, EXCLUSIVE)
             elif pte & PTE_PRESENT and pte & PTE_WRITE:
                 breach(s, EXCLUSIVE)  # a writable zero page
@@ -183,7 +186,7 @@ def check_frame(s: State, k: KernelRecord, frame: int) -> None:
     if maps < bounds % 4096 or maps > bounds // 4096:
         breach(s, COUNTS)
     if is_exclusive(s, frame):
-        if maps > 1:
+        if maps > 1 or is_ksm(s, frame):
             breach(s, EXCLUSIVE)
         if maps > 0 and in_swap_cache(s, frame):
             if s.swap_count[int(s.frame_slot[frame]) - 1] != 0:

@@ -7,6 +7,7 @@ from pageherd.rules import (
     counting,
     fork,
     hugetlb,
+    ksm,
     migration,
     protection,
     reclaim,
@@ -16,7 +17,10 @@ from pageherd.rules import (
 )
 from pageherd.rules.base import DECLARED, DecisionPoint
 
-FILES = (reuse, unshare, swapin, fork, reclaim, protection, migration, hugetlb, counting, calls)
+FILES = (
+    *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
+    *(counting, calls),
+)
 
 POINTS: Final[dict[str, DecisionPoint]] = dict(
     sorted(DECLARED.items(), key=lambda item: item[1].questions)

@@ -32,6 +32,7 @@ from pageherd.machine.state import (
     SWAP_ZRAM,
     VM_LOCKED,
     has_flag,
+    is_ksm,
     lru_add_drain,
     page_count,
     pte_of,
@@ -89,8 +90,9 @@ def by_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 @POINT.alternative("by-exclusive-bit-only", "do_swap_page; in effect from v7.0, in words from v7.3")
 def by_exclusive_bit_only(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Exclusive by the swap entry's bit alone."""
-    return MAP_EXCLUSIVE | MAP_WRITABLE if entry_is_exclusive(s, t, frame) else MAP_READ_ONLY
+    """Exclusive by the swap entry's bit alone; a copy of what was a KSM page is too."""
+    exclusive = was_bypassed(s, t) or entry_is_exclusive(s, t, frame)
+    return MAP_EXCLUSIVE | MAP_WRITABLE if exclusive else MAP_READ_ONLY
 
 
 @helper
@@ -123,7 +125,8 @@ def before_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
     drain_for_write(s, t, frame)
     if is_mlocked(s, t):
         return DROP_BEFORE
-    return DROP_BEFORE if is_write(s, t) and page_count(s, frame) == 2 else KEEP_CACHE
+    alone = page_count(s, frame) == 2 and not is_ksm(s, frame)
+    return DROP_BEFORE if is_write(s, t) and alone else KEEP_CACHE
 
 
 @DROP.alternative(

@@ -22,6 +22,7 @@ from pageherd.machine.state import (
     PTE_PRESENT,
     is_anon,
     is_exclusive,
+    is_ksm,
     page_count,
     pte_of,
 )
@@ -58,9 +59,10 @@ def break_cow(s: State, t: int, k: KernelRecord, frame: int) -> int:
 def mapped_more_than_once(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Unshare an anonymous page that is mapped more than once, for references and pins alike.
 
-    Under three states or zero-one-two-many the counter reads "possibly more than once".
+    Not a KSM page.  Under three states or zero-one-two-many the counter reads "possibly more than
+    once".
     """
-    shared = present(s, t) and is_anon(s, frame) and s.mapcount[frame] > 1
+    shared = present(s, t) and is_anon(s, frame) and s.mapcount[frame] > 1 and not is_ksm(s, frame)
     return UNSHARE_FIRST if shared else TAKE
 
 

@@ -122,8 +122,12 @@ def operation_of(names: Names, step: Step, process: str | None = None) -> Operat
     thread = names.threads.index(step.thread)
     mm = 0 if step.thread == KERNEL else names.processes.index(process or step.thread)
     operands = Operands(thread=thread, mm=mm, pages=len(names.pages))
-    for kind, argument in zip(VERBS[step.verb].arguments, step.arguments, strict=False):
-        operands = _with_argument(operands, names, kind, argument)
+    for place, argument in enumerate(step.arguments):
+        if place and isinstance(argument, PageOf):
+            operands = _with_second(operands, names, argument)
+        else:
+            kind = VERBS[step.verb].arguments[place]
+            operands = _with_argument(operands, names, kind, argument)
     if step.verb == "drain" and not step.arguments:
         operands = replace(operands, value=ALL_CPUS)
     register = 0
@@ -132,6 +136,12 @@ def operation_of(names: Names, step: Step, process: str | None = None) -> Operat
     elif step.result:
         register = names.registers.index(step.result) + 1
     return build(step.verb, operands, register=register)
+
+
+def _with_second(o: Operands, names: Names, page: PageOf) -> Operands:
+    """A second page of a process: the one that `ksm` merges the first with."""
+    process = names.processes.index(page.process)
+    return replace(o, ref=process, to=names.pages.index(page.page))
 
 
 def _with_argument(o: Operands, names: Names, kind: Kind, argument: Argument) -> Operands:
@@ -194,6 +204,7 @@ def empty_state(
     record["nr_frames"] = min(layout.frames, most)
     record["refcount"][st.ZERO_FRAME] = 1
     record["reg"][:] = st.UNBOUND
+    record["mm_family"][:mms] = np.arange(mms)
     if layout.free_list:
         record["nr_frames"] = layout.frames
         record["free_next"][1:-1] = np.arange(2, layout.frames)
