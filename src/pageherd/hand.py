@@ -453,6 +453,7 @@ class Process:
             "dontfork",
             "dofork",
             "wipeonfork",
+            "free",
             "mergeable",
             "unmergeable",
             "pageout",

@@ -599,6 +599,31 @@ def a_stranger_gets_the_page_itself(s: Any, t: int, k: Any) -> int:
     return steps.SWAPIN_MAP
 
 
+def lazyfree_drops_what_was_written(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
+    if st.has_flag(s, frame, st.PG_LAZYFREE):
+        st.clear_flag(s, frame, st.PG_DIRTY)
+        for mm in range(s.nr_mms):
+            for page in range(s.nr_pages):
+                if st.maps_here(s, mm, page, frame):
+                    s.pte[mm, page] &= 65535 - st.PTE_DIRTY
+    return _unmap(s, t, k)
+
+
+def lazyfree_keeps_a_reference(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
+    before = s.mapcount[frame]
+    following = _unmap(s, t, k)
+    if st.has_flag(s, frame, st.PG_LAZYFREE) and s.mapcount[frame] < before:
+        s.refcount[frame] += 1
+    return following
+
+
+def free_drops_nothing(s: Any, t: int, k: Any) -> int:
+    s.t_result[t] = st.OK
+    return steps.IDLE
+
+
 FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.FORK_INSTALL, fork_takes_no_reference),
     (steps.FORK_INSTALL, fork_counts_no_mapping),
@@ -660,6 +685,8 @@ FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.KSM_REPLACE, ksm_counts_no_mapping),
     (steps.KSM_REPLACE, ksm_keeps_the_old_page),
     (steps.KSM_REPLACE, ksm_maps_the_zero_page_writable),
+    (steps.RECLAIM_UNMAP, lazyfree_drops_what_was_written),
+    (steps.RECLAIM_UNMAP, lazyfree_keeps_a_reference),
 )
 
 AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (
@@ -674,6 +701,7 @@ AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (
     (steps.READ_FILE, file_reads_as_zeros),
     (steps.MIGRATE_UNMAP, migration_stops_after_one_mapping),
     (steps.KSM_BREAK, unmerging_finds_nothing),
+    (steps.FREE, free_drops_nothing),
     (steps.SWAPIN_COPY, a_stranger_gets_the_page_itself),
 )
 """Faults that break no promise: the kernel would be odd, but no program is harmed."""

@@ -24,6 +24,7 @@ _PAGE_FLAGS: Final = (
     (st.PG_FILE, "page cache"),
     (st.PG_HUGETLB, "hugetlb"),
     (st.PG_KSM, "KSM"),
+    (st.PG_LAZYFREE, "lazyfree"),
 )
 
 

@@ -156,6 +156,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("t_result", "i4", per_thread),
         # what user space is promised: the value each page must show
         ("want", "i4", per_page),
+        ("freed", "u1", per_page),  # or zero, since MADV_FREE and as long as nobody stores
         # the model's own alarms
         ("broke", "i4"),
         ("alarm", "i4"),

@@ -38,6 +38,7 @@ from pageherd.machine.state import (
     PG_EXCLUSIVE,
     PG_ISOLATED,
     PG_KSM,
+    PG_LAZYFREE,
     PG_WRITEBACK,
     PTE_DIRTY,
     PTE_MIGRATION,
@@ -246,6 +247,8 @@ def take_over(s: State, old: int, new: int) -> None:
     s.frame_family[new] = s.frame_family[old]
     if is_ksm(s, old):
         set_flag(s, new, PG_KSM)  # ksm_migrate_page(): the stable node names the new page
+    if has_flag(s, old, PG_LAZYFREE):
+        set_flag(s, new, PG_LAZYFREE)
     if has_flag(s, old, PG_DIRTY):
         clear_flag(s, old, PG_DIRTY)
         set_flag(s, new, PG_DIRTY)

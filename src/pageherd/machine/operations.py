@@ -176,6 +176,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "mlock": _mlock,
         "clear_soft_dirty": lambda o: Operation(steps.CLEAR_SOFT_DIRTY, mm=o.mm),
         "pagemap": _on_page(steps.PAGEMAP),
+        "free": _on_page(steps.FREE),
         "mergeable": _madvise(VM_MERGEABLE),
         "unmergeable": _on_page(steps.UNMERGE),
         "ksm": _on_page(steps.KSM),

@@ -9,6 +9,7 @@ from pageherd.machine import (
     gup,
     hugetlb,
     ksm,
+    lazyfree,
     lru,
     migrate,
     observe,
@@ -22,5 +23,5 @@ from pageherd.machine import (
 PATHS = (
     *(access, fault, file, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
-    *(migrate, ksm),
+    *(migrate, ksm, lazyfree),
 )

@@ -37,6 +37,10 @@ MAKE_WRITABLE: Final = 2
 # how a KSM page is made private (KSM_BREAKS)
 WRITE_FAULT: Final = 0
 UNSHARE_FAULT: Final = 1
+# what reclaim does with a lazyfree page (LAZYFREE)
+DROP_IT: Final = 0
+KEEP_IT: Final = 1
+KEEP_LAZY: Final = 2
 # yes and no
 NO: Final = 0
 YES: Final = 1
@@ -104,7 +108,8 @@ KSM_COUNTS: Final = 57
 KSM_REUSE: Final = 58
 KSM_BREAKS: Final = 59
 KSM_MARKS_ZERO: Final = 60
-NR_QUESTIONS: Final = 61
+LAZYFREE: Final = 61
+NR_QUESTIONS: Final = 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +166,7 @@ QUESTIONS: Final = (
     ),
     Question(FORCE, "may a FOLL_FORCE write use this read-only entry?", _YES_NO),
     Question(ZERO_PIN, "does a FOLL_PIN of the zero page count?", _YES_NO),
-    Question(PAGEOUT_SKIPS, "does MADV_PAGEOUT skip this page as shared?", _YES_NO),
+    Question(PAGEOUT_SKIPS, "does MADV_PAGEOUT or MADV_FREE skip this page as shared?", _YES_NO),
     Question(RECLAIM_SKIPS, "does reclaim skip this page as pinned?", _YES_NO),
     Question(UNMAP_REFUSES, "does unmapping for reclaim or migration refuse this page?", _YES_NO),
     Question(STILL_MAPPED, "is the page still mapped after unmapping?", _YES_NO),
@@ -257,4 +262,9 @@ QUESTIONS: Final = (
     Question(KSM_REUSE, "may a write fault reuse the KSM page it hit?", ("copy", "reuse")),
     Question(KSM_BREAKS, "how is a KSM page made private again?", ("write fault", "unshare fault")),
     Question(KSM_MARKS_ZERO, "are zero pages that KSM has mapped unmerged too?", _YES_NO),
+    Question(
+        LAZYFREE,
+        "what does reclaim do with a lazyfree page?",
+        ("drop it", "keep it, no longer lazyfree", "keep it for now"),
+    ),
 )

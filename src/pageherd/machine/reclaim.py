@@ -6,6 +6,7 @@ from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.ksm import is_strange, join_family, private_copy
 from pageherd.machine.layout import State
+from pageherd.machine.lazyfree import drop_lazyfree
 from pageherd.machine.lru import isolate_lru_page
 from pageherd.machine.questions import (
     PAGEOUT_SKIPS,
@@ -26,6 +27,7 @@ from pageherd.machine.state import (
     PG_DIRTY,
     PG_EXCLUSIVE,
     PG_ISOLATED,
+    PG_LAZYFREE,
     PG_LRU,
     PG_WRITEBACK,
     PTE_DIRTY,
@@ -128,7 +130,7 @@ def reclaim_lock(s: State, t: int, k: KernelRecord) -> int:
 def reclaim_swap(s: State, t: int, k: KernelRecord) -> int:
     """add_to_swap(): a slot and the swap cache, unless the page is pinned or swap is full."""
     frame = int(s.t_frame[t])
-    if not in_swap_cache(s, frame):
+    if not in_swap_cache(s, frame) and not has_flag(s, frame, PG_LAZYFREE):
         if ask(s, t, k, RECLAIM_SKIPS, frame):
             return steps.RECLAIM_PUTBACK
         slot = alloc_slot(s)
@@ -143,7 +145,10 @@ def reclaim_swap(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.RECLAIM_UNMAP)
 def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
-    """try_to_unmap_one(): one mapping becomes a swap entry, under its page-table lock."""
+    """try_to_unmap_one(): one mapping becomes a swap entry, under its page-table lock.
+
+    One of a lazyfree page just goes.
+    """
     frame = int(s.t_frame[t])
     pages = int(s.nr_pages)
     found = find_mapping(s, frame, int(s.t_value[t]) // pages, int(s.t_value[t]) % pages)
@@ -158,6 +163,10 @@ def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
     pte = pte_of(s, mm, page)
     if pte & PTE_DIRTY:
         set_flag(s, frame, PG_DIRTY)
+    if has_flag(s, frame, PG_LAZYFREE):
+        if not drop_lazyfree(s, t, k, mm, page, frame):
+            return steps.RECLAIM_CHECK
+        return steps.RECLAIM_CHECK if ask(s, t, k, RMAP_STOPS, frame) else steps.RECLAIM_UNMAP
     if ask(s, t, k, UNMAP_REFUSES, frame):
         return steps.RECLAIM_CHECK  # the entry is put back, the walk ends here
     slot = int(s.frame_slot[frame]) - 1
@@ -191,7 +200,7 @@ def reclaim_write(s: State, t: int, k: KernelRecord) -> int:
     """
     frame = int(s.t_frame[t])
     s.t_result[t] = OK
-    if not has_flag(s, frame, PG_DIRTY):
+    if not has_flag(s, frame, PG_DIRTY) or not in_swap_cache(s, frame):
         return steps.RECLAIM_REMOVE
     if page_count(s, frame) != 2:  # the isolation's and the cache's
         s.t_result[t] = BUSY
@@ -213,6 +222,9 @@ def reclaim_remove(s: State, t: int, k: KernelRecord) -> int:
     the page and then puts it is not lost.
     """
     frame = int(s.t_frame[t])
+    if not in_swap_cache(s, frame):  # a lazyfree page: the isolation lets the last reference go
+        s.t_result[t] = OK if page_count(s, frame) == 1 else BUSY
+        return steps.RECLAIM_PUTBACK
     if page_count(s, frame) != 2 or has_flag(s, frame, PG_DIRTY):
         s.t_result[t] = BUSY
         return steps.RECLAIM_PUTBACK

@@ -59,6 +59,7 @@ PG_DIRTY: Final = 2
 PG_WRITEBACK: Final = 4
 PG_LRU: Final = 8
 PG_ISOLATED: Final = 16
+PG_LAZYFREE: Final = 64  # anonymous and not PageSwapBacked: MADV_FREE
 PG_FILE: Final = 128  # a page of the page cache, which holds a reference
 PG_HUGETLB: Final = 256  # a hugetlb page: one frame of the machine
 PG_KSM: Final = 32  # PageKsm

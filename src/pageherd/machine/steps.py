@@ -113,5 +113,7 @@ KSM_END: Final = 73
 UNMERGE: Final = 74
 KSM_BREAK: Final = 75
 SWAPIN_COPY: Final = 76
+# lazyfree.py: MADV_FREE
+FREE: Final = 77
 
 NR_STEPS: Final = 120

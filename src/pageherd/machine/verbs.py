@@ -91,6 +91,7 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("dontfork", _PAGE, Result.STATUS, "madvise(MADV_DONTFORK)"),
     Verb("dofork", _PAGE, Result.STATUS, "madvise(MADV_DOFORK)"),
     Verb("wipeonfork", _PAGE, Result.STATUS, "madvise(MADV_WIPEONFORK)"),
+    Verb("free", _PAGE, Result.STATUS, "madvise(MADV_FREE)"),
     Verb("mergeable", _PAGE, Result.STATUS, "madvise(MADV_MERGEABLE)"),
     Verb("unmergeable", _PAGE, Result.STATUS, "madvise(MADV_UNMERGEABLE)"),
     Verb("pageout", _PAGE, Result.STATUS, "madvise(MADV_PAGEOUT), 5.4 and later"),

@@ -154,6 +154,8 @@ def mremap_move(s: State, t: int, k: KernelRecord) -> int:
     set_pte(s, mm, page, 0, 0)
     s.want[mm, to] = s.want[mm, page]
     s.want[mm, page] = 0
+    s.freed[mm, to] = s.freed[mm, page]
+    s.freed[mm, page] = 0
     move_attached(s, mm, page, to)
     s.moved = 1
     s.cost[COST_TLB_FLUSHES] += 1

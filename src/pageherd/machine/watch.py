@@ -111,6 +111,7 @@ def note_store(s: State, owner: int, frame: int, value: int, excused: bool, to_f
                 if mm != owner:
                     breach(s, GET_FORK if excused else PRIVATE)
                 s.want[mm, page] = value
+                s.freed[mm, page] = 0
     for ref in range(s.ref_frame.shape[0]):
         if s.ref_frame[ref] == frame + 1 and s.ref_mm[ref] != owner:
             if (int(s.ref_state[ref]) & REF_SHARED) == 0:
@@ -131,6 +132,7 @@ def note_load(s: State, mm: int, page: int, value: int) -> None:
 def note_fork(s: State, parent: int, child: int, page: int, shared: bool) -> None:
     """The child starts with the parent's value; a FOLL_GET write reference may go stale."""
     s.want[child, page] = s.want[parent, page]
+    s.freed[child, page] = s.freed[parent, page]
     if not shared:
         return
     for ref in range(s.ref_frame.shape[0]):

@@ -84,6 +84,7 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
     set_pte(s, mm, page, 0, 0)
     detach(s, mm, page)
     s.want[mm, page] = untouched_value(s, mm, page)
+    s.freed[mm, page] = 0
     if pte & PTE_SWAP:
         free_swap_and_cache(s, t, k, to)
     elif pte & PTE_PRESENT and to != ZERO_FRAME:

@@ -155,6 +155,7 @@ NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
         "rdma_register": "needs an RDMA device",
         "rdma_register_ro": "needs an RDMA device",
         "writeback": "the end of write-back to a real device cannot be held back",
+        "free": "the runner cannot make one lazyfree page be reclaimed",
         "ksm": "the runner does not drive ksmd",
         "ksm_zero": "the runner does not drive ksmd",
         "mergeable": "the runner does not drive ksmd",

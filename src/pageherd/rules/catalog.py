@@ -8,6 +8,7 @@ from pageherd.rules import (
     fork,
     hugetlb,
     ksm,
+    lazyfree,
     migration,
     protection,
     reclaim,
@@ -19,7 +20,7 @@ from pageherd.rules.base import DECLARED, DecisionPoint
 
 FILES = (
     *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
-    *(counting, calls),
+    *(lazyfree, counting, calls),
 )
 
 POINTS: Final[dict[str, DecisionPoint]] = dict(

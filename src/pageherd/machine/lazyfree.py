@@ -1,0 +1,106 @@
+"""MADV_FREE: pages that may be dropped, and read as zeros then, until they are written again."""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.questions import DROP_IT, KEEP_IT, LAZYFREE, PAGEOUT_SKIPS
+from pageherd.machine.state import (
+    COST_TLB_FLUSHES,
+    OK,
+    PG_DIRTY,
+    PG_LAZYFREE,
+    PG_LRU,
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SWAP,
+    SEGV,
+    VM_FILE,
+    VM_HUGETLB,
+    VM_LOCKED,
+    VM_MAPPED,
+    ask,
+    clear_flag,
+    free_swap_and_cache,
+    has_flag,
+    in_swap_cache,
+    is_anon,
+    mmap_read_lock,
+    mmap_read_unlock,
+    page_remove_rmap,
+    pte_of,
+    ptl_taken,
+    put_page,
+    set_flag,
+    set_pte,
+    try_to_free_swap,
+    trylock_page,
+    unlock_page,
+)
+from pageherd.machine.watch import detach
+
+
+@helper
+def becomes_clean(s: State, t: int, k: KernelRecord, frame: int) -> bool:
+    """madvise_free_pte_range(): out of the swap cache and clean, which a shared page cannot be."""
+    if not in_swap_cache(s, frame) and not has_flag(s, frame, PG_DIRTY):
+        return True
+    if not trylock_page(s, t, frame):
+        return False
+    clean = ask(s, t, k, PAGEOUT_SKIPS, frame) == 0
+    if clean and in_swap_cache(s, frame):
+        clean = try_to_free_swap(s, frame)
+    if clean:
+        clear_flag(s, frame, PG_DIRTY)
+    unlock_page(s, frame)
+    return clean
+
+
+@step(steps.FREE)
+def free(s: State, t: int, k: KernelRecord) -> int:
+    """madvise_free_pte_range(): a swap entry goes at once, a page becomes clean and lazyfree.
+
+    mark_page_lazyfree() collects pages in a batch of its own; here the page is marked at once.
+    """
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    mmap_read_unlock(s, t, mm)
+    vma = int(s.vma[mm, page])
+    allowed = (vma & (VM_MAPPED | VM_LOCKED | VM_FILE | VM_HUGETLB)) == VM_MAPPED
+    s.t_result[t] = OK if allowed else SEGV  # ENOMEM, EINVAL
+    if not allowed:
+        return steps.IDLE
+    pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if pte & PTE_SWAP:
+        set_pte(s, mm, page, 0, 0)
+        detach(s, mm, page)
+        s.want[mm, page] = 0
+        free_swap_and_cache(s, t, k, to)
+    elif pte & PTE_PRESENT and is_anon(s, to) and becomes_clean(s, t, k, to):
+        s.pte[mm, page] = pte & ~PTE_DIRTY
+        s.cost[COST_TLB_FLUSHES] += 1
+        if has_flag(s, to, PG_LRU):
+            set_flag(s, to, PG_LAZYFREE)
+            s.freed[mm, page] = 1
+    return steps.IDLE
+
+
+@helper
+def drop_lazyfree(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> bool:
+    """try_to_unmap_one() of a lazyfree page: nothing is left of it, or the entry is put back."""
+    answer = ask(s, t, k, LAZYFREE, frame)
+    if answer == KEEP_IT:
+        clear_flag(s, frame, PG_LAZYFREE)  # SetPageSwapBacked()
+    if answer != DROP_IT:
+        return False
+    set_pte(s, mm, page, 0, 0)
+    if s.freed[mm, page] != 0:  # nobody has stored since
+        s.want[mm, page] = 0
+        s.freed[mm, page] = 0
+        detach(s, mm, page)
+    s.cost[COST_TLB_FLUSHES] += 1
+    page_remove_rmap(s, t, k, frame)
+    put_page(s, frame)
+    return True
