@@ -17,6 +17,7 @@ from library import checker, library
 from pageherd.machine import state as st
 from pageherd.machine import steps
 from pageherd.machine.jit import STEPS, helper, step_address
+from pageherd.machine.ksm import UPGRADE
 from pageherd.machine.layout import TEST
 from pageherd.rules.choose import choose, record
 from pageherd.search.explore import explore_program
@@ -545,9 +546,10 @@ def ksm_counts_no_references(s: Any, t: int, k: Any) -> int:
 
 
 def ksm_leaves_the_page_writable(s: Any, t: int, k: Any) -> int:
-    mm, page = s.t_mm[t], s.t_page[t]
+    mm, page, place = s.t_mm[t], s.t_page[t], s.t_value[t]
     following = _ksm_protect(s, t, k)
-    s.pte[mm, page] |= st.PTE_WRITE
+    if place == UPGRADE:
+        s.pte[mm, page] |= st.PTE_WRITE
     return following
 
 

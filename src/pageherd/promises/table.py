@@ -53,7 +53,7 @@ PROMISES: Final = (
         4,
         "alive",
         "a frame or swap slot is freed or reused while something maps, references, pins or caches"
-        " it",
+        " it, or while a migration entry names it",
     ),
     Promise(
         5,
@@ -71,7 +71,8 @@ PROMISES: Final = (
         7,
         "exclusive",
         "a page marked exclusive has a second mapping, or a swap entry other than an exclusive"
-        " one; or a writable entry maps an anonymous page that another process maps too",
+        " one; or a writable entry maps an anonymous page that another process maps too, or a KSM"
+        " page",
     ),
 )
 
