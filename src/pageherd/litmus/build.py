@@ -15,10 +15,12 @@ from pageherd.litmus.reader import TEST_FORM, Reader, place_of
 from pageherd.litmus.source import Source
 from pageherd.litmus.syntax import (
     Group,
+    Huge,
     Place,
     Placement,
     Prepare,
     Question,
+    Standing,
     Step,
     Swap,
     SwapKind,
@@ -52,6 +54,7 @@ class _Head:
         self.processes: list[str] = []
         self.threads: list[Thread] = []
         self.pages: list[str] = []
+        self.huge: list[Huge] = []
         self.cpus: list[Placement] = []
         self.swap = Swap()
         self.lru_batches = 0
@@ -70,6 +73,7 @@ class _Builder:
             "processes": self.processes,
             "threads": self.threads,
             "pages": self.pages,
+            "huge": self.huge,
             "cpu": self.cpu,
             "swap": self.swap,
             "lru_batches": self.lru_batches,
@@ -103,6 +107,7 @@ class _Builder:
             processes=tuple(head.processes),
             threads=tuple(head.threads),
             pages=tuple(head.pages),
+            huge=tuple(head.huge),
             cpus=tuple(head.cpus),
             swap=head.swap,
             lru_batches=head.lru_batches,
@@ -153,6 +158,12 @@ class _Builder:
             self.note_place("page", len(self.head.pages), name)
             self.head.pages.append(self.reader.page_name(name, "page"))
 
+    def huge(self, children: list[Any]) -> None:
+        _, name, *pages = children
+        self.note_place("huge", len(self.head.huge), name)
+        named = self.reader.page_name(name, "huge range")
+        self.head.huge.append(Huge(named, tuple(str(page) for page in pages)))
+
     def cpu(self, children: list[Any]) -> None:
         _, number, *names = children
         cpu = self.reader.number(number, MAX_CPUS - 1, "a CPU")
@@ -186,11 +197,12 @@ class _Builder:
     # variants and steps
 
     def variant(self, children: list[Any]) -> Variant:
-        _, name, title, *steps, end = children
+        _, name, title, page, huge, *steps, end = children
         return Variant(
             self.reader.test_name(name, "variant"),
             tuple(read_step(self.reader, step) for step in steps),
             self.reader.string(title) if title else "",
+            None if page is None else Standing(str(page), str(huge)),
             place_of(name),
             place_of(end),
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES: Final = {
     Kind.PAGE: "a",
+    Kind.HUGE: "h",
     Kind.REMOTE: "C.a",
     Kind.FRAME: "P.a",
     Kind.REFERENCE: "r",

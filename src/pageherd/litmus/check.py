@@ -58,6 +58,7 @@ def _check_head(test: Test, source: Source) -> None:
             "add a line as in: processes P C",
         )
     _check_different(test, source)
+    _check_huge(test, source)
     _limit(test, source, "process", len(test.processes), limits.MAX_PROCESSES)
     most_threads = limits.MAX_THREADS - len(test.processes)
     _limit(test, source, "thread", len(test.threads), most_threads)
@@ -73,6 +74,7 @@ def _check_different(test: Test, source: Source) -> None:
     actors = [("process", index, name) for index, name in enumerate(test.processes)]
     actors += [("thread", index, thread.name) for index, thread in enumerate(test.threads)]
     pages = [("page", index, name) for index, name in enumerate(test.pages)]
+    pages += [("huge", index, huge.name) for index, huge in enumerate(test.huge)]
     for declared in (actors, pages):
         seen: dict[str, str] = {}
         for what, index, name in declared:
@@ -80,6 +82,25 @@ def _check_different(test: Test, source: Source) -> None:
                 place = test.places.get((what, index), NOWHERE)
                 raise source.error(place, f"'{name}' is declared twice", f"it is a {seen[name]}")
             seen[name] = what
+
+
+def _check_huge(test: Test, source: Source) -> None:
+    """Ranges are alike in size, and each begins at a multiple of it."""
+    for index, huge in enumerate(test.huge):
+        place = test.places.get(("huge", index), NOWHERE)
+        size = len(huge.pages)
+        for page in huge.pages:
+            if page not in test.pages:
+                raise _unknown(source, place, "page", page, test.pages)
+        if size not in limits.HUGE_SIZES or size != len(test.huge[0].pages):
+            sizes = ", ".join(map(str, limits.HUGE_SIZES))
+            hint = f"{sizes} pages, the same number in every range"
+            raise source.error(place, f"a huge range cannot have {size} pages here", hint)
+        first = test.pages.index(huge.pages[0])
+        if first % size or test.pages[first : first + size] != huge.pages:
+            hint = "as in: pages a b c d, and: huge h = c d"
+            message = "a huge range is consecutive pages from a multiple of its size on"
+            raise source.error(place, message, hint)
 
 
 def _limit(test: Test, source: Source, what: str, number: int, most: int) -> None:
@@ -130,10 +151,19 @@ def _check_shape(test: Test, source: Source) -> None:
 
 def _check_variants(test: Test, source: Source) -> None:
     seen: set[str] = set()
+    ranges = {huge.name: huge for huge in test.huge}
     for variant in test.variants:
         if variant.name in seen:
             raise source.error(variant.place, f"variant '{variant.name}' is declared twice")
         seen.add(variant.name)
+        standing = variant.standing
+        if standing is None:
+            continue
+        if standing.huge not in ranges:
+            raise _unknown(source, variant.place, "huge range", standing.huge, list(ranges))
+        if ranges[standing.huge].pages[0] != standing.page:
+            message = f"'{standing.page}' is not the first page of '{standing.huge}'"
+            raise source.error(variant.place, message)
     if len(test.variants) > limits.MAX_VARIANTS:
         place = test.variants[limits.MAX_VARIANTS].place
         raise source.error(place, f"a test has at most {limits.MAX_VARIANTS} variants")
@@ -196,7 +226,8 @@ def _check_names(test: Test, step: Step, source: Source) -> None:
             f"'{verb.name}' is done by the kernel",
             f"write: kernel: {verb.name} ...",
         )
-    if step.result in test.pages:
+    ranges = [huge.name for huge in test.huge]
+    if step.result in (*test.pages, *ranges):
         raise source.error(
             step.result_place, f"'{step.result}' is a page already", "give the result another name"
         )
@@ -205,10 +236,20 @@ def _check_names(test: Test, step: Step, source: Source) -> None:
     ):
         if isinstance(argument, PageOf):
             _check_page_of(test, argument, place, source)
+        elif kind is Kind.PAGE and argument in ranges:
+            _check_range(step, source)
         elif kind is Kind.PAGE and argument not in test.pages:
             raise _unknown(source, place, "page", str(argument), test.pages)
+        elif kind is Kind.HUGE and argument not in ranges:
+            raise _unknown(source, place, "huge range", str(argument), ranges)
         elif kind is Kind.PROCESS and argument not in test.processes:
             raise _unknown(source, place, "process", str(argument), test.processes)
+
+
+def _check_range(step: Step, source: Source) -> None:
+    if not VERBS[step.verb].ranges:
+        message = f"'{step.verb}' works on one page"
+        raise source.error(step.verb_place, message, "name one page of the range")
 
 
 def _check_page_of(test: Test, argument: PageOf, place: Place, source: Source) -> None:

@@ -150,6 +150,8 @@ def _declarations(test: Test) -> Iterator[_Line]:
         yield _line(f"threads {names} of {process}", *where)
     if test.pages:
         yield _line(f"pages {' '.join(test.pages)}", *places("page", *range(len(test.pages))))
+    for index, huge in enumerate(test.huge):
+        yield _line(f"huge {huge.name} = {' '.join(huge.pages)}", *places("huge", index))
     for cpu, placements in groupby(enumerate(test.cpus), lambda pair: pair[1].cpu):
         placed = list(placements)
         names = " ".join(placement.thread for _, placement in placed)
@@ -173,7 +175,9 @@ class _HeadPlaces:
 
 def _variant_lines(variant: Variant) -> Iterator[_Line]:
     title = f" {_quoted(variant.title)}" if variant.title else ""
-    opening = f"variant {variant.name}{title}"
+    standing = variant.standing
+    instead = f" with {standing.page} as {standing.huge}" if standing else ""
+    opening = f"variant {variant.name}{title}{instead}"
     yield from _block_lines(opening, variant.steps, variant.place, variant.end)
 
 

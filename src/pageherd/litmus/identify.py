@@ -23,6 +23,7 @@ from pageherd.litmus.syntax import (
     Question,
     Step,
     Test,
+    steps_of,
 )
 from pageherd.machine.verbs import STATE_WORDS, STATUS_WORDS, VERBS, Kind
 
@@ -48,6 +49,10 @@ class _Plain:
         test = self.test
         yield f"swap {test.swap.kind} {test.swap.stable_writes}"
         yield f"batches {test.lru_batches}"
+        if self.uses_ranges():
+            for page in test.pages:
+                self.name("page", page)
+            yield from (f"huge {self.huge(huge.name)}" for huge in test.huge)
         self.name("process", test.processes[0])  # the one that exists from the start
         main = test.main_start(self.variant)
         for index, part in enumerate(test.variant_steps(self.variant)):
@@ -60,6 +65,19 @@ class _Plain:
             else:
                 yield self.step(part)
         yield from map(self.question, test.questions)
+
+    def uses_ranges(self) -> bool:
+        """Whether it matters which pages make a huge range: whether a step names one."""
+        ranges = {huge.name for huge in self.test.huge}
+        steps = steps_of(self.test.variant_steps(self.variant))
+        return any(argument in ranges for step in steps for argument in step.arguments)
+
+    def huge(self, name: str) -> str:
+        """A range by its pages; the name of a page as it is."""
+        for huge in self.test.huge:
+            if huge.name == name:
+                return "+".join(self.name("page", page) for page in huge.pages)
+        return self.name("page", name)
 
     def counts_copies(self) -> bool:
         return any(isinstance(question, Copies) for question in self.test.questions)
@@ -90,8 +108,8 @@ class _Plain:
         if isinstance(argument, PageOf):
             process = self.name("process", argument.process)
             return f"{process}.{self.name('page', argument.page)}"
-        if kind is Kind.PAGE:
-            return self.name("page", str(argument))
+        if kind in (Kind.PAGE, Kind.HUGE):
+            return self.huge(str(argument))
         if kind is Kind.PROCESS:
             return self.name("process", str(argument))
         if kind in (Kind.REFERENCE, Kind.FRAME):

@@ -15,6 +15,7 @@ MAX_NAME: Final = 64  # characters of a name
 MAX_PROCESSES: Final = 6
 MAX_THREADS: Final = 8  # all threads: one per process, and the declared ones
 MAX_PAGES: Final = 8  # pages of each process
+HUGE_SIZES: Final = (2, 4, 8)  # pages that one PMD entry maps, in a test
 MAX_REFERENCES: Final = 8  # references and pins bound in one variant
 MAX_REGISTERS: Final = 16  # registers bound in one variant
 MAX_CPUS: Final = 4

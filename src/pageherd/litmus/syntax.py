@@ -7,8 +7,10 @@ messages and comments, but two tests that differ only in that are equal.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
+
+from pageherd.machine.verbs import VERBS
 
 Verdict: TypeAlias = Literal["kept", "broken", "unknown"]
 SwapKind: TypeAlias = Literal["disk", "slow", "zram", "none"]
@@ -79,12 +81,29 @@ class Prepare:
 
 
 @dataclass(frozen=True, slots=True)
+class Huge:
+    """`huge h = a b`: the pages that one PMD entry can map, and a name for all of them."""
+
+    name: str
+    pages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`with a as h`: in this variant a step that can work on a range does so, where it says `a`."""
+
+    page: str
+    huge: str
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """A named preparation; the test is run once for each."""
 
     name: str
     steps: tuple[Step, ...]
     title: str = ""
+    standing: Standing | None = None
     place: Place = field(default=NOWHERE, compare=False, repr=False)
     end: Place = field(default=NOWHERE, compare=False, repr=False)
 
@@ -230,6 +249,7 @@ class Test:
     notes: tuple[str, ...] = ()
     threads: tuple[Thread, ...] = ()
     pages: tuple[str, ...] = ()
+    huge: tuple[Huge, ...] = ()
     cpus: tuple[Placement, ...] = ()
     swap: Swap = Swap()
     lru_batches: int = 0  # how many pages a batch holds before it drains; 0: always drained
@@ -288,19 +308,36 @@ class Test:
         return 0
 
     def _expanded(self, variant: str) -> Iterator[Step | Group]:
+        standing = self._variant(variant).standing
         for part in self.body:
             if isinstance(part, Prepare):
                 yield from self._preparation(variant)
-            else:
+            elif standing is None:
                 yield part
+            elif isinstance(part, Group):
+                steps = tuple(_with_range(step, standing) for step in part.steps)
+                yield replace(part, steps=steps)
+            else:
+                yield _with_range(part, standing)
 
     def _preparation(self, variant: str) -> tuple[Step, ...]:
+        return self._variant(variant).steps
+
+    def _variant(self, variant: str) -> Variant:
         for candidate in self.variants:
             if candidate.name == variant:
-                return candidate.steps
+                return candidate
         if variant == BASE and not self.variants:
-            return ()
+            return Variant(BASE, ())
         raise KeyError(variant)
+
+
+def _with_range(step: Step, standing: Standing) -> Step:
+    """The step with the range in place of its first page, if its verb takes ranges."""
+    if not VERBS[step.verb].ranges:
+        return step
+    arguments = tuple(standing.huge if a == standing.page else a for a in step.arguments)
+    return replace(step, arguments=arguments)
 
 
 def steps_of(parts: tuple[Step | Group, ...]) -> Iterator[Step]:

@@ -16,6 +16,7 @@ HEAD_WORDS: Final = (
     "processes",
     "threads",
     "pages",
+    "huge",
     "on",
     "swap",
     "lru_batches",
@@ -35,6 +36,8 @@ INNER_WORDS: Final = (
     "or",
     "not",
     "kernel",
+    "with",
+    "as",
 )
 DIRECTIVES: Final = ("test", *HEAD_WORDS, "variant", *STEP_WORDS, *QUESTION_WORDS, *CLAIM_WORDS)
 KEYWORDS: Final = frozenset(DIRECTIVES + INNER_WORDS)

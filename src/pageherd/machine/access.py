@@ -30,7 +30,7 @@ from pageherd.machine.watch import note_load, note_store
 
 @step(steps.ACCESS)
 def access(s: State, t: int, k: KernelRecord) -> int:
-    """One load or store, repeated after each fault until the entry allows it.
+    """One load or store for each page, repeated after each fault until the entry allows it.
 
     The processor looks at the entry alone: where it is writable, it is written.
     """
@@ -63,4 +63,5 @@ def access(s: State, t: int, k: KernelRecord) -> int:
         s.cost[COST_READS] += 1
         note_load(s, mm, page, int(s.content[frame]))
         s.t_result[t] = s.content[frame]
-    return steps.IDLE
+    s.t_page[t] = page + 1
+    return steps.ACCESS if page + 1 < s.t_end[t] else steps.IDLE

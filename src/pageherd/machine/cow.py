@@ -24,7 +24,6 @@ from pageherd.machine.state import (
     COST_TLB_FLUSHES,
     FAULT_BREAK_KSM,
     FAULT_UNSHARE,
-    FOLL_COW,
     HOLD_FRAME,
     HOLD_NEW,
     PG_KSM,
@@ -36,6 +35,7 @@ from pageherd.machine.state import (
     alloc_frame,
     ask,
     clear_flag,
+    finish_write_fault,
     free_swap_cache,
     hold_frame,
     is_anon,
@@ -55,13 +55,6 @@ from pageherd.machine.state import (
     unhold,
     unlock_page,
 )
-
-
-@helper
-def finish_write_fault(s: State, t: int, mm: int, page: int) -> None:
-    """VM_FAULT_WRITE: a forced write through GUP learns that COW was broken (FOLL_COW)."""
-    if not may_write(s, mm, page):
-        s.t_foll[t] = int(s.t_foll[t]) | FOLL_COW
 
 
 @helper
@@ -182,7 +175,7 @@ def wp_map(s: State, t: int, k: KernelRecord) -> int:
             pte |= PTE_WRITE
     map_new_anon(s, t, k, mm, page, pte)
     if old != ZERO_FRAME:
-        page_remove_rmap(s, t, k, old)
+        page_remove_rmap(s, t, k, old, mm, page)
         put_page(s, old)  # the mapping's reference; ours still holds the page
     if not int(s.t_fault[t]) & FAULT_UNSHARE:
         finish_write_fault(s, t, mm, page)

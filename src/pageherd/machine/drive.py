@@ -43,6 +43,8 @@ def begin(s: State, k: KernelRecord, op: Any) -> None:
     s.t_register[t] = op.register
     s.t_mm[t] = op.mm
     s.t_page[t] = op.page
+    s.t_first[t] = op.page
+    s.t_end[t] = op.page + op.span
     s.t_other[t] = op.other
     s.t_fault[t] = op.fault
     foll = int(op.foll)
@@ -68,6 +70,8 @@ def end(s: State, t: int) -> None:
     s.t_register[t] = 0
     s.t_mm[t] = 0
     s.t_page[t] = 0
+    s.t_first[t] = 0
+    s.t_end[t] = 0
     s.t_other[t] = 0
     s.t_fault[t] = 0
     s.t_foll[t] = 0

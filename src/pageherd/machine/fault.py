@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.huge import set_pmd, thp_allowed
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.questions import MIGRATION_WAIT_HOLDS
@@ -13,6 +14,7 @@ from pageherd.machine.state import (
     HOLD_NEW,
     PG_HUGETLB,
     PTE_DIRTY,
+    PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -71,12 +73,18 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
     if pte & PTE_PRESENT:
         write = (int(s.t_fault[t]) & FAULT_WRITE) != 0 and (pte & PTE_WRITE) == 0
         unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0 and (pte & PTE_WRITE) == 0
-        return steps.WP if write or unshare else int(s.t_return[t])
+        if not (write or unshare):
+            return int(s.t_return[t])
+        return steps.HUGE_WP if pte & PTE_HUGE else steps.WP
     if int(s.vma[mm, page]) & VM_FILE:
         return steps.FILE_FAULT
+    huge = thp_allowed(s, mm, page)
     if int(s.t_fault[t]) & FAULT_WRITE:
-        return steps.ANON_ALLOC
-    set_pte(s, mm, page, PTE_PRESENT, ZERO_FRAME)
+        return steps.HUGE_ALLOC if huge else steps.ANON_ALLOC
+    if huge:  # do_huge_pmd_anonymous_page(): the huge zero page
+        set_pmd(s, mm, page, PTE_PRESENT, ZERO_FRAME)
+    else:
+        set_pte(s, mm, page, PTE_PRESENT, ZERO_FRAME)
     return int(s.t_return[t])
 
 
@@ -96,7 +104,7 @@ def map_new_anon(s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int
     """
     new = int(s.t_new[t])
     s.vma[mm, page] = int(s.vma[mm, page]) | VM_ANON_VMA
-    page_add_rmap(s, t, k, new, page)
+    page_add_rmap(s, t, k, new, mm, page)
     set_exclusive(s, k, new)
     if not has_flag(s, new, PG_HUGETLB):
         lru_cache_add(s, t, new)

@@ -169,7 +169,7 @@ def file_map(s: State, t: int, k: KernelRecord) -> int:
         put_cached(s, t)
     else:
         frame = int(s.t_frame[t])
-        page_add_rmap(s, t, k, frame, page)
+        page_add_rmap(s, t, k, frame, mm, page)
         set_pte(s, mm, page, pte, frame)
         unlock_page(s, frame)
         unhold(s, t, HOLD_FRAME)  # the reference is the mapping's now

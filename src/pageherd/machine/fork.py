@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.fault import map_new_anon
+from pageherd.machine.huge import set_pmd, split_huge_pmd
 from pageherd.machine.hugetlb import alloc_like
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
@@ -20,6 +21,7 @@ from pageherd.machine.state import (
     OK,
     PG_EXCLUSIVE,
     PTE_DIRTY,
+    PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -30,10 +32,12 @@ from pageherd.machine.state import (
     VM_DONTCOPY,
     VM_LOCKED,
     VM_MAPPED,
+    VM_PTE_TABLE,
     VM_WIPEONFORK,
     ZERO_FRAME,
     ask,
     clear_flag,
+    folio_add_rmap_pmd,
     is_anon,
     is_hugetlb,
     may_write,
@@ -90,10 +94,10 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
     vma = int(s.vma[mm, page])
     if (vma & VM_MAPPED) == 0 or vma & VM_DONTCOPY:
         return next_page(s, t)
-    s.vma[child, page] = vma & ~VM_LOCKED  # locks are not inherited
+    s.vma[child, page] = vma & ~(VM_LOCKED | VM_PTE_TABLE)  # locks are not inherited
     s.vma_file[child, page] = s.vma_file[mm, page]
     if vma & VM_WIPEONFORK:
-        s.vma[child, page] = vma & ~(VM_LOCKED | VM_ANON_VMA)
+        s.vma[child, page] = vma & ~(VM_LOCKED | VM_PTE_TABLE | VM_ANON_VMA)
         s.want[child, page] = 0
         return next_page(s, t)
     if (vma & VM_ANON_VMA) == 0:
@@ -101,6 +105,8 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
         return next_page(s, t)
     s.mm_ptl[mm] = t + 1
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if pte & PTE_HUGE:
+        return fork_huge(s, t, k, mm, child, page)
     if pte & PTE_SWAP:  # copy_nonpresent_pte()
         swap_count_add(s, to, 1)
         if ask(s, t, k, FORK_SWAP, 0):
@@ -128,6 +134,30 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
     return steps.FORK_WRPROTECT
 
 
+@helper
+def fork_huge(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int) -> int:
+    """copy_huge_pmd(): share the folio by one entry, or split it and go page by page.
+
+    The entry is that of the first page, since one VMA has all of it.
+    """
+    head, nr = int(s.pte_to[mm, page]), int(s.nr_huge)
+    if is_anon(s, head) and ask(s, t, k, FORK, head) == COPY_EARLY:
+        split_huge_pmd(s, t, k, mm, page)
+        s.mm_ptl[mm] = 0
+        return steps.FORK_PAGE
+    for each in range(page, page + nr):
+        s.vma[child, each] = int(s.vma[mm, each]) & ~(VM_LOCKED | VM_PTE_TABLE)
+        note_fork(s, mm, child, each, is_anon(s, head))
+    set_pmd(s, mm, page, pte_of(s, mm, page) & ~PTE_WRITE, head)
+    set_pmd(s, child, page, pte_of(s, mm, page), head)
+    if is_anon(s, head):
+        clear_flag(s, head, PG_EXCLUSIVE)
+        page_ref_add(s, head, 1)
+        folio_add_rmap_pmd(s, t, k, head, child, page)
+    s.t_page[t] = page + nr - 1
+    return next_page(s, t)
+
+
 @step(steps.FORK_WRPROTECT)
 def fork_wrprotect(s: State, t: int, k: KernelRecord) -> int:
     """copy_present_pte(): ptep_set_wrprotect() on the parent's entry; flushed at the end."""
@@ -145,7 +175,7 @@ def fork_install(s: State, t: int, k: KernelRecord) -> int:
     mm, child, page = int(s.t_mm[t]), int(s.t_other[t]), int(s.t_page[t])
     frame = int(s.pte_to[mm, page])
     page_ref_add(s, frame, 1)
-    page_add_rmap(s, t, k, frame, page)
+    page_add_rmap(s, t, k, frame, child, page)
     set_pte(s, child, page, pte_of(s, mm, page), frame)
     note_fork(s, mm, child, page, True)
     return next_page(s, t)

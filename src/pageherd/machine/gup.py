@@ -59,6 +59,7 @@ from pageherd.machine.state import (
     is_anon,
     is_hugetlb,
     is_shared,
+    marked_page,
     mmap_read_lock,
     mmap_read_unlock,
     page_count,
@@ -163,7 +164,8 @@ def gup_fast_pte(s: State, t: int, k: KernelRecord) -> int:
     if (pte & PTE_PRESENT) == 0 or frame == ZERO_FRAME:
         return steps.GUP_SLOW
     if (pte & PTE_WRITE) == 0:
-        if int(s.t_foll[t]) & FOLL_WRITE or ask(s, t, k, UNSHARE, frame) == BREAK_COW:
+        marked = marked_page(s, pte, frame)
+        if int(s.t_foll[t]) & FOLL_WRITE or ask(s, t, k, UNSHARE, marked) == BREAK_COW:
             return steps.GUP_SLOW
     return steps.GUP_FAST_GRAB
 
@@ -190,7 +192,9 @@ def gup_fast_recheck(s: State, t: int, k: KernelRecord) -> int:
 @step(steps.GUP_FAST_UNSHARE)
 def gup_fast_unshare(s: State, t: int, k: KernelRecord) -> int:
     """gup_must_unshare(): a read-only entry whose page must be unshared first goes slow."""
-    if (int(s.t_pte[t]) & PTE_WRITE) == 0 and ask(s, t, k, UNSHARE, int(s.t_frame[t])) != TAKE:
+    pte = int(s.t_pte[t])
+    marked = marked_page(s, pte, int(s.t_frame[t]))
+    if (pte & PTE_WRITE) == 0 and ask(s, t, k, UNSHARE, marked) != TAKE:
         ungrab(s, t)
         return steps.GUP_SLOW
     return steps.GUP_FAST_END
@@ -240,7 +244,8 @@ def may_force(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """
     if is_hugetlb(s, mm, page) and ask(s, t, k, HUGETLB_FORCE, 0) != KEEP_READ_ONLY:
         return False
-    return ask(s, t, k, FORCE, int(s.pte_to[mm, page])) != NO
+    marked = marked_page(s, pte_of(s, mm, page), int(s.pte_to[mm, page]))
+    return ask(s, t, k, FORCE, marked) != NO
 
 
 @step(steps.GUP_SLOW)
@@ -252,12 +257,13 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
     s.t_fault[t] = 0
     foll = int(s.t_foll[t])
     pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    marked = marked_page(s, pte, frame)
     if not may_gup(s, t, k, mm, page):
         mmap_read_unlock(s, t, mm)
         s.t_result[t] = SEGV
         return steps.IDLE
     if not must_break_cow(s, t, k):
-        need = TAKE if pte & PTE_WRITE or is_shared(s, mm, page) else ask(s, t, k, UNSHARE, frame)
+        need = TAKE if pte & PTE_WRITE or is_shared(s, mm, page) else ask(s, t, k, UNSHARE, marked)
         if need == BREAK_COW:
             s.t_foll[t] = foll | FOLL_BREAK_COW
             return steps.GUP_SLOW

@@ -119,7 +119,7 @@ def hugetlb_map(s: State, t: int, k: KernelRecord) -> int:
         abandon_new(s, t)
     elif copied:
         s.cost[COST_TLB_FLUSHES] += 1
-        page_remove_rmap(s, t, k, old)
+        page_remove_rmap(s, t, k, old, mm, page)
         put_page(s, old)  # the mapping's reference; ours still holds the page
         bits = writable(s, t, k, mm, page) if write else 0
         map_new_anon(s, t, k, mm, page, PTE_PRESENT | bits)

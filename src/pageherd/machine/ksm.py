@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
+from pageherd.machine.huge import split_unless_covered
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
@@ -20,6 +21,7 @@ from pageherd.machine.questions import (
     UNMAP_REFUSES,
     UNSHARE_FAULT,
 )
+from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
     BUSY,
     COST_COPIES,
@@ -120,7 +122,8 @@ def exchange(s: State, t: int) -> None:
 def ksm(s: State, t: int, k: KernelRecord) -> int:
     """cmp_and_merge_page(): ksmd is at a page and finds an equal one in one of its trees.
 
-    If neither is a KSM page yet, the page that ksmd is at becomes one; the other one follows.
+    If neither is a KSM page yet, the page that ksmd is at becomes one; the other one follows.  A
+    page of a large folio is split off first, or left alone.
     """
     s.t_result[t] = BUSY
     if ptl_taken(s, t, int(s.t_mm[t])) or ptl_taken(s, t, int(s.t_ref[t])):
@@ -133,6 +136,8 @@ def ksm(s: State, t: int, k: KernelRecord) -> int:
         s.t_result[t] = OK if is_ksm(s, frame) else BUSY
         return steps.IDLE
     if s.content[frame] != s.content[other] or (is_ksm(s, frame) and is_ksm(s, other)):
+        return steps.IDLE
+    if not split_if_large(s, t, k, frame) or not split_if_large(s, t, k, other):
         return steps.IDLE
     hold_frame(s, t, frame)
     page_ref_add(s, other, 1)
@@ -153,6 +158,8 @@ def ksm_zero(s: State, t: int, k: KernelRecord) -> int:
         return steps.BLOCKED
     frame = mergeable_page(s, mm, page)
     if frame == NONE or is_ksm(s, frame) or s.content[frame] != s.content[ZERO_FRAME]:
+        return steps.IDLE
+    if not split_if_large(s, t, k, frame):
         return steps.IDLE
     hold_frame(s, t, frame)
     s.t_new[t] = ZERO_FRAME
@@ -227,13 +234,13 @@ def ksm_replace(s: State, t: int, k: KernelRecord) -> int:
         return give_up(s, t)
     if kept != ZERO_FRAME:
         page_ref_add(s, kept, 1)
-        page_add_rmap(s, t, k, kept, page)
+        page_add_rmap(s, t, k, kept, mm, page)
         set_pte(s, mm, page, PTE_PRESENT, kept)
     else:
         marked = PTE_DIRTY if ask(s, t, k, KSM_MARKS_ZERO, kept) else 0
         set_pte(s, mm, page, PTE_PRESENT | marked, kept)
     s.cost[COST_TLB_FLUSHES] += 1
-    page_remove_rmap(s, t, k, frame)
+    page_remove_rmap(s, t, k, frame, mm, page)
     if not ask(s, t, k, STILL_MAPPED, frame):
         try_to_free_swap(s, frame)
     put_page(s, frame)
@@ -269,6 +276,7 @@ def unmerge(s: State, t: int, k: KernelRecord) -> int:
     s.t_result[t] = OK if int(s.vma[mm, page]) & VM_MAPPED else SEGV
     if is_mergeable(s, mm, page):
         return steps.KSM_BREAK
+    split_unless_covered(s, t, k, mm, page, page, page + 1)
     s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_MERGEABLE
     mmap_write_unlock(s, mm)
     return steps.IDLE

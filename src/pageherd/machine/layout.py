@@ -48,9 +48,12 @@ class Layout:
     registers: int
     index: str = "i2"
     free_list: bool = False
+    large: bool = False  # whether folios may have several frames
 
 
-TEST: Final = Layout("test", mms=6, pages=8, threads=9, frames=80, slots=8, refs=8, registers=16)
+TEST: Final = Layout(
+    "test", mms=6, pages=8, threads=9, frames=80, slots=8, refs=8, registers=16, large=True
+)
 
 
 SIMULATE: Final = Layout(
@@ -83,12 +86,14 @@ def dtype(layout: Layout) -> np.dtype[Any]:
     per_ref = (layout.refs,)
     per_thread = (layout.threads,)
     index = layout.index
+    per_large = (layout.frames if layout.large else 1,)
     fields: list[tuple[Any, ...]] = [
         # how much of the layout is in use, and the swap device
         ("nr_mms", "i2"),
         ("nr_pages", "i4"),
         ("nr_frames", "i4"),
         ("nr_slots", "i4"),
+        ("nr_huge", "i2"),
         ("swap_kind", "u1"),
         ("swap_stable_writes", "u1"),
         ("batch_limit", "u1"),
@@ -120,6 +125,14 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("frame_index", index, per_frame),
         ("frame_family", "u1", per_frame),
         ("content", "i4", per_frame),
+        # folios of several frames: each knows its place in its folio and the folio's order; the
+        # head has the counts of the whole
+        ("frame_tail", "u1", per_large),
+        ("frame_order", "u1", per_large),
+        ("entire_mapcount", "i2", per_large),
+        ("large_mapcount", "i2", per_large),
+        ("mm_id", "u1", (*per_large, 2)),
+        ("mm_id_mapcount", "i2", (*per_large, 2)),
         ("free_next", index, (layout.frames if layout.free_list else 1,)),
         # swap slots
         ("swap_count", "i2", per_slot),
@@ -142,6 +155,8 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("t_cpu", "u1", per_thread),
         ("t_mm", "u1", per_thread),
         ("t_page", index, per_thread),
+        ("t_first", index, per_thread),
+        ("t_end", index, per_thread),
         ("t_other", index, per_thread),
         ("t_fault", "u1", per_thread),
         ("t_foll", "u1", per_thread),
@@ -154,6 +169,8 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("t_ref", "u1", per_thread),
         ("t_value", "i4", per_thread),
         ("t_result", "i4", per_thread),
+        ("t_rmap_mm", "u1", per_thread),
+        ("t_rmap_page", index, per_thread),
         # what user space is promised: the value each page must show
         ("want", "i4", per_page),
         ("freed", "u1", per_page),  # or zero, since MADV_FREE and as long as nobody stores

@@ -6,6 +6,7 @@ from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.questions import DROP_IT, KEEP_IT, LAZYFREE, PAGEOUT_SKIPS
+from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
     COST_TLB_FLUSHES,
     OK,
@@ -26,6 +27,7 @@ from pageherd.machine.state import (
     has_flag,
     in_swap_cache,
     is_anon,
+    is_large,
     mmap_read_lock,
     mmap_read_unlock,
     page_remove_rmap,
@@ -61,7 +63,7 @@ def becomes_clean(s: State, t: int, k: KernelRecord, frame: int) -> bool:
 def free(s: State, t: int, k: KernelRecord) -> int:
     """madvise_free_pte_range(): a swap entry goes at once, a page becomes clean and lazyfree.
 
-    mark_page_lazyfree() collects pages in a batch of its own; here the page is marked at once.
+    A large folio is split first.  mark_page_lazyfree() collects pages in a batch of its own; here the page is marked at once.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
@@ -73,6 +75,10 @@ def free(s: State, t: int, k: KernelRecord) -> int:
     if not allowed:
         return steps.IDLE
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if pte & PTE_PRESENT and is_large(s, to):
+        if ask(s, t, k, PAGEOUT_SKIPS, to) or not split_if_large(s, t, k, to):
+            return steps.IDLE
+        pte = pte_of(s, mm, page)
     if pte & PTE_SWAP:
         set_pte(s, mm, page, 0, 0)
         detach(s, mm, page)
@@ -101,6 +107,6 @@ def drop_lazyfree(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: 
         s.freed[mm, page] = 0
         detach(s, mm, page)
     s.cost[COST_TLB_FLUSHES] += 1
-    page_remove_rmap(s, t, k, frame)
+    page_remove_rmap(s, t, k, frame, mm, page)
     put_page(s, frame)
     return True

@@ -23,6 +23,7 @@ from pageherd.machine.questions import (
     STILL_MAPPED,
     UNMAP_REFUSES,
 )
+from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
     BUSY,
     COST_COPIES,
@@ -90,9 +91,12 @@ WAS_MLOCKED: Final = 2
 
 
 @helper
-def isolate(s: State, t: int, frame: int) -> int:
-    """isolate_lru_page(): not a page that waits in an LRU batch or is isolated already."""
-    if frame == NONE or not isolate_lru_page(s, t, frame):
+def isolate(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """isolate_lru_page(): not a page that waits in an LRU batch or is isolated already.
+
+    A large folio is split, as when there is no free one to move it to, and the page goes alone.
+    """
+    if frame == NONE or not split_if_large(s, t, k, frame) or not isolate_lru_page(s, t, frame):
         s.t_result[t] = BUSY
         return steps.IDLE
     return steps.MIGRATE_LOCK
@@ -102,7 +106,7 @@ def isolate(s: State, t: int, frame: int) -> int:
 def migrate(s: State, t: int, k: KernelRecord) -> int:
     """compact_zone(): drain this CPU's batch; isolate_migratepages_block() takes one page."""
     lru_add_drain(s, int(s.t_cpu[t]))
-    return isolate(s, t, int(s.t_frame[t]))
+    return isolate(s, t, k, int(s.t_frame[t]))
 
 
 @step(steps.MOVE)
@@ -121,7 +125,7 @@ def move(s: State, t: int, k: KernelRecord) -> int:
         s.t_result[t] = BUSY  # ENOENT, EFAULT, EACCES in the page's status
         return steps.IDLE
     s.t_other[t] = BY_MOVE_PAGES
-    return isolate(s, t, frame)
+    return isolate(s, t, k, frame)
 
 
 @step(steps.MIGRATE_LOCK)
@@ -184,7 +188,7 @@ def migrate_unmap(s: State, t: int, k: KernelRecord) -> int:
     set_pte(s, mm, page, migration_entry(s, t, k, pte, frame), frame)
     clear_flag(s, frame, PG_EXCLUSIVE)
     s.cost[COST_TLB_FLUSHES] += 1
-    page_remove_rmap(s, t, k, frame)
+    page_remove_rmap(s, t, k, frame, mm, page)
     put_page(s, frame)
     return steps.MIGRATE_CHECK if ask(s, t, k, RMAP_STOPS, frame) else steps.MIGRATE_UNMAP
 
@@ -232,7 +236,7 @@ def migrate_restore(s: State, t: int, k: KernelRecord) -> int:
     if entry & (PTE_WRITE | PTE_SWP_EXCLUSIVE) and ask(s, t, k, MIGRATION_EXCLUSIVE, frame):
         set_exclusive(s, k, frame)
     page_ref_add(s, frame, 1)
-    page_add_rmap(s, t, k, frame, page)
+    page_add_rmap(s, t, k, frame, mm, page)
     set_pte(s, mm, page, pte, frame)
     return steps.MIGRATE_RESTORE
 

@@ -21,6 +21,7 @@ from pageherd.machine.state import (
     FAULT_WRITE,
     FOLL_GET,
     VM_DONTCOPY,
+    VM_HUGEPAGE,
     VM_LOCKED,
     VM_MERGEABLE,
     VM_READ,
@@ -40,7 +41,7 @@ DTYPE: Final = np.dtype(
     [
         (name, "i4")
         for name in (
-            *("thread", "pc", "then", "mm", "page", "other", "fault", "foll", "question"),
+            *("thread", "pc", "then", "mm", "page", "span", "other", "fault", "foll", "question"),
             *("ref", "value", "frame_from", "register", "maybe", "group", "bit", "needs"),
         )
     ]
@@ -60,6 +61,7 @@ class Operation:
     then: int = steps.IDLE
     mm: int = 0
     page: int = 0
+    span: int = 1  # pages from `page` on
     other: int = 0
     fault: int = 0
     foll: int = 0
@@ -81,6 +83,7 @@ class Operands:
     thread: int
     mm: int  # the acting process, or the remote one
     page: int = 0
+    span: int = 1
     to: int = 0  # second page, or the child
     value: int = 0
     ref: int = 0  # or the process of the second page
@@ -98,7 +101,7 @@ def _access(fault: int) -> Builder:
 
 def _zap(what: int, then: int = steps.IDLE) -> Builder:
     return lambda o: Operation(
-        steps.ZAP, mm=o.mm, page=o.page, other=o.page + 1, value=what, then=then
+        steps.ZAP, mm=o.mm, page=o.page, other=o.page + o.span, value=what, then=then
     )
 
 
@@ -181,8 +184,12 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "unmergeable": _on_page(steps.UNMERGE),
         "ksm": _on_page(steps.KSM),
         "ksm_zero": _on_page(steps.KSM_ZERO),
-        "pageout": _on_page(steps.PAGEOUT),
+        "pageout": lambda o: replace(_on_page(steps.PAGEOUT)(o), then=steps.PAGEOUT),
         "move": _on_page(steps.MOVE),
+        "hugepage": _madvise(VM_HUGEPAGE),
+        "nohugepage": _madvise(0, VM_HUGEPAGE),
+        "collapse": _on_page(steps.COLLAPSE),
+        "split": _on_page(steps.SPLIT),
         "fork": _on_page(steps.FORK_START),
         "vmsplice": _take(questions.FLAGS_VMSPLICE),
         "send_zerocopy": _take(questions.FLAGS_SEND_ZEROCOPY),
@@ -225,7 +232,8 @@ def flags_from_words(words: tuple[str, ...]) -> int:
 
 def build(verb: str, operands: Operands, *, register: int = NO_REGISTER) -> Operation:
     """The operation that `verb` stands for; `register` is one more than the register bound."""
-    return replace(BUILDERS[verb](operands), thread=operands.thread, register=register)
+    built = BUILDERS[verb](operands)
+    return replace(built, thread=operands.thread, register=register, span=operands.span)
 
 
 def encode(operations: list[Operation]) -> np.ndarray[Any, np.dtype[Any]]:

@@ -15,6 +15,8 @@ from typing import Final
 COPY: Final = 0
 REUSE_PAGE: Final = 1
 WAIT_FOR_LOCK: Final = 2
+# what a write fault does with a huge page: as with a page, or (HUGE_REUSE)
+SPLIT_PMD: Final = 3
 # what GUP does with a page that user space may read (UNSHARE)
 TAKE: Final = 0
 UNSHARE_FIRST: Final = 1
@@ -109,7 +111,21 @@ KSM_REUSE: Final = 58
 KSM_BREAKS: Final = 59
 KSM_MARKS_ZERO: Final = 60
 LAZYFREE: Final = 61
-NR_QUESTIONS: Final = 62
+COUNT_ON_MAP_PMD: Final = 62
+COUNT_ON_UNMAP_PMD: Final = 63
+COUNT_PAGE: Final = 64
+COUNT_FOLIO: Final = 65
+COUNT_SHARED: Final = 66
+COUNT_FOLIO_BOUNDS: Final = 67
+COUNT_MMS_BOUNDS: Final = 68
+HUGE_REUSE: Final = 69
+HUGE_UNSHARE: Final = 70
+HUGE_ZERO_WRITE: Final = 71
+PAGEOUT_SPLITS: Final = 72
+SWAPOUT_SPLITS: Final = 73
+SWAPIN_WHOLE: Final = 74
+COLLAPSE_REFUSES: Final = 75
+NR_QUESTIONS: Final = 76
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,4 +283,30 @@ QUESTIONS: Final = (
         "what does reclaim do with a lazyfree page?",
         ("drop it", "keep it, no longer lazyfree", "keep it for now"),
     ),
+    Question(COUNT_ON_MAP_PMD, "the counter of whole mappings after one more", ()),
+    Question(COUNT_ON_UNMAP_PMD, "the counter of whole mappings after one less", ()),
+    Question(COUNT_PAGE, "how often is this page mapped?", ()),
+    Question(COUNT_FOLIO, "how many entries map the folio?", ()),
+    Question(COUNT_SHARED, "does more than one process map the folio?", _YES_NO),
+    Question(COUNT_FOLIO_BOUNDS, "the entries the counters vouch for: lowest + 4096 * highest", ()),
+    Question(COUNT_MMS_BOUNDS, "the processes the counters vouch for: lowest + 4096 * highest", ()),
+    Question(
+        HUGE_REUSE,
+        "may a write fault reuse the huge page it hit?",
+        ("copy the huge page", "reuse", "wait for the page lock", "split the PMD"),
+    ),
+    Question(
+        HUGE_UNSHARE,
+        "may an unshare fault leave the huge page where it is?",
+        ("copy the huge page", "leave it", "wait for the page lock", "split the PMD"),
+    ),
+    Question(
+        HUGE_ZERO_WRITE,
+        "what does a write to the huge zero page get?",
+        ("small pages", "a huge page"),
+    ),
+    Question(PAGEOUT_SPLITS, "does MADV_PAGEOUT split a folio that it could take whole?", _YES_NO),
+    Question(SWAPOUT_SPLITS, "does reclaim split this folio before it is swapped out?", _YES_NO),
+    Question(SWAPIN_WHOLE, "does swap-in map all pages of a cached folio at once?", _YES_NO),
+    Question(COLLAPSE_REFUSES, "does collapse refuse pages of which none is writable?", _YES_NO),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.huge import pmd_first, split_huge_pmd
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.ksm import is_strange, join_family, private_copy
 from pageherd.machine.layout import State
@@ -10,12 +11,15 @@ from pageherd.machine.lazyfree import drop_lazyfree
 from pageherd.machine.lru import isolate_lru_page
 from pageherd.machine.questions import (
     PAGEOUT_SKIPS,
+    PAGEOUT_SPLITS,
     RECLAIM_SKIPS,
     RMAP_STOPS,
     STILL_MAPPED,
     SWAP_EXCLUSIVE,
+    SWAPOUT_SPLITS,
     UNMAP_REFUSES,
 )
+from pageherd.machine.split import can_split_folio, split_folio, split_if_large
 from pageherd.machine.state import (
     BUSY,
     COST_RMAP_STEPS,
@@ -31,6 +35,7 @@ from pageherd.machine.state import (
     PG_LRU,
     PG_WRITEBACK,
     PTE_DIRTY,
+    PTE_HUGE,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
@@ -44,18 +49,22 @@ from pageherd.machine.state import (
     VM_MAPPED,
     add_to_swap_cache,
     alloc_frame,
-    alloc_slot,
+    alloc_slots,
     ask,
     clear_flag,
+    compound_head,
     delete_from_swap_cache,
     find_mapping,
+    folio_nr_pages,
     has_flag,
     in_swap_cache,
     is_anon,
     is_exclusive,
     is_ksm,
+    is_large,
     lru_add_drain,
     lru_cache_add,
+    maps_here,
     page_add_rmap,
     page_count,
     page_ref_add,
@@ -76,8 +85,14 @@ from pageherd.machine.state import (
 
 @step(steps.PAGEOUT)
 def pageout(s: State, t: int, k: KernelRecord) -> int:
-    """madvise_cold_or_pageout_pte_range(): drains this CPU's batch and skips shared pages."""
+    """madvise_cold_or_pageout_pte_range(): drains this CPU's batch and skips shared pages.
+
+    One page of the range after the other; a folio that the range has whole is taken whole, if at
+    all, and any other large folio is split first.
+    """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if page >= s.t_end[t]:
+        return steps.IDLE
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
     s.t_result[t] = OK
@@ -87,19 +102,46 @@ def pageout(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     lru_add_drain(s, int(s.t_cpu[t]))
     pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
-    if (pte & PTE_PRESENT) == 0 or not is_anon(s, frame) or ask(s, t, k, PAGEOUT_SKIPS, frame):
-        return steps.IDLE
-    s.t_frame[t] = frame
+    s.t_page[t] = page + 1
+    if (pte & PTE_PRESENT) == 0 or not is_anon(s, frame):
+        return steps.PAGEOUT
+    if ask(s, t, k, PAGEOUT_SKIPS, frame):
+        if pte & PTE_HUGE:
+            s.t_page[t] = pmd_first(s, page) + int(s.nr_huge)
+        return steps.PAGEOUT
+    if is_large(s, frame):
+        whole = pages_of_folio(s, mm, page, int(s.t_end[t]), frame)
+        if whole == 0 or (pte & PTE_HUGE == 0 and ask(s, t, k, PAGEOUT_SPLITS, frame)):
+            s.t_page[t] = page if split_if_large(s, t, k, frame) else page + 1
+            return steps.PAGEOUT
+        s.t_page[t] = page + whole
+    s.t_frame[t] = compound_head(s, frame)
     return steps.RECLAIM_ISOLATE
+
+
+@helper
+def pages_of_folio(s: State, mm: int, page: int, end: int, frame: int) -> int:
+    """folio_pte_batch(): the folio's size if the range maps all of it in order, else 0."""
+    nr = folio_nr_pages(s, frame)
+    if frame != compound_head(s, frame) or page + nr > end:
+        return 0
+    for i in range(nr):
+        if not maps_here(s, mm, page + i, frame + i):
+            return 0
+    return nr
 
 
 @step(steps.RECLAIM_ISOLATE)
 def reclaim_isolate(s: State, t: int, k: KernelRecord) -> int:
     """isolate_lru_pages(): takes the page, with a reference, off the LRU list."""
-    frame = int(s.t_frame[t])
-    if frame == NONE or not isolate_lru_page(s, t, frame):
+    if s.t_frame[t] == NONE:
         s.t_result[t] = BUSY
         return steps.IDLE
+    frame = compound_head(s, int(s.t_frame[t]))
+    s.t_frame[t] = frame
+    if not isolate_lru_page(s, t, frame):
+        s.t_result[t] = BUSY
+        return int(s.t_return[t])
     return steps.RECLAIM_LOCK
 
 
@@ -128,12 +170,24 @@ def reclaim_lock(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.RECLAIM_SWAP)
 def reclaim_swap(s: State, t: int, k: KernelRecord) -> int:
-    """add_to_swap(): a slot and the swap cache, unless the page is pinned or swap is full."""
+    """add_to_swap(): slots and the swap cache, unless the page is pinned or swap is full.
+
+    A large folio that has references of others could not be split, so it stays.  One that is
+    mapped in part is split first, as is one for which there are not enough slots in a row; the
+    first page goes on, the others are back on their list.
+    """
     frame = int(s.t_frame[t])
     if not in_swap_cache(s, frame) and not has_flag(s, frame, PG_LAZYFREE):
         if ask(s, t, k, RECLAIM_SKIPS, frame):
             return steps.RECLAIM_PUTBACK
-        slot = alloc_slot(s)
+        if is_large(s, frame):
+            if not can_split_folio(s, t, k, frame, 1):
+                return steps.RECLAIM_PUTBACK
+            if ask(s, t, k, SWAPOUT_SPLITS, frame) and not split_folio(s, t, k, frame, 1):
+                return steps.RECLAIM_PUTBACK
+        slot = alloc_slots(s, folio_nr_pages(s, frame))
+        if slot == NONE and is_large(s, frame) and split_folio(s, t, k, frame, 1):
+            slot = alloc_slots(s, 1)
         if slot == NONE:
             s.t_result[t] = FULL
             return steps.RECLAIM_PUTBACK
@@ -147,11 +201,12 @@ def reclaim_swap(s: State, t: int, k: KernelRecord) -> int:
 def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
     """try_to_unmap_one(): one mapping becomes a swap entry, under its page-table lock.
 
-    One of a lazyfree page just goes.
+    The walk is the folio's: a PMD entry is split first (TTU_SPLIT_HUGE_PMD), then page by page.
+    An entry of a lazyfree page just goes.
     """
-    frame = int(s.t_frame[t])
+    head = int(s.t_frame[t])
     pages = int(s.nr_pages)
-    found = find_mapping(s, frame, int(s.t_value[t]) // pages, int(s.t_value[t]) % pages)
+    found = find_mapping(s, head, int(s.t_value[t]) // pages, int(s.t_value[t]) % pages)
     if found == NONE:
         return steps.RECLAIM_CHECK
     mm, page = found // pages, found % pages
@@ -160,7 +215,8 @@ def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
     s.t_value[t] = found + 1
     if int(s.vma[mm, page]) & VM_LOCKED:
         return steps.RECLAIM_CHECK  # the walk ends here
-    pte = pte_of(s, mm, page)
+    split_huge_pmd(s, t, k, mm, page)
+    pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
     if pte & PTE_DIRTY:
         set_flag(s, frame, PG_DIRTY)
     if has_flag(s, frame, PG_LAZYFREE):
@@ -178,7 +234,7 @@ def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
     swap_count_add(s, slot, 1)
     s.slot_ksm[slot] = int(s.slot_ksm[slot]) | int(is_ksm(s, frame))
     set_pte(s, mm, page, entry, slot)
-    page_remove_rmap(s, t, k, frame)
+    page_remove_rmap(s, t, k, frame, mm, page)
     put_page(s, frame)
     return steps.RECLAIM_CHECK if ask(s, t, k, RMAP_STOPS, frame) else steps.RECLAIM_UNMAP
 
@@ -202,11 +258,13 @@ def reclaim_write(s: State, t: int, k: KernelRecord) -> int:
     s.t_result[t] = OK
     if not has_flag(s, frame, PG_DIRTY) or not in_swap_cache(s, frame):
         return steps.RECLAIM_REMOVE
-    if page_count(s, frame) != 2:  # the isolation's and the cache's
+    nr = folio_nr_pages(s, frame)
+    if page_count(s, frame) != 1 + nr:  # the isolation's and the cache's
         s.t_result[t] = BUSY
         return steps.RECLAIM_PUTBACK
     clear_flag(s, frame, PG_DIRTY)
-    s.slot_content[int(s.frame_slot[frame]) - 1] = s.content[frame]
+    for each in range(frame, frame + nr):
+        s.slot_content[int(s.frame_slot[each]) - 1] = s.content[each]
     if s.swap_kind == SWAP_ZRAM:
         return steps.RECLAIM_REMOVE
     if s.swap_kind == SWAP_SLOW:
@@ -225,7 +283,7 @@ def reclaim_remove(s: State, t: int, k: KernelRecord) -> int:
     if not in_swap_cache(s, frame):  # a lazyfree page: the isolation lets the last reference go
         s.t_result[t] = OK if page_count(s, frame) == 1 else BUSY
         return steps.RECLAIM_PUTBACK
-    if page_count(s, frame) != 2 or has_flag(s, frame, PG_DIRTY):
+    if page_count(s, frame) != 1 + folio_nr_pages(s, frame) or has_flag(s, frame, PG_DIRTY):
         s.t_result[t] = BUSY
         return steps.RECLAIM_PUTBACK
     delete_from_swap_cache(s, frame)
@@ -242,7 +300,7 @@ def reclaim_putback(s: State, t: int, k: KernelRecord) -> int:
     set_flag(s, frame, PG_LRU)
     unhold(s, t, HOLD_FRAME)
     put_page(s, frame)
-    return steps.IDLE
+    return int(s.t_return[t])
 
 
 @step(steps.WRITEBACK_END)
@@ -262,7 +320,7 @@ def unuse_pte(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int)
     pte = pte_of(s, mm, page)
     if pte & PTE_SWP_EXCLUSIVE:
         set_exclusive(s, k, frame)
-    page_add_rmap(s, t, k, frame, page)
+    page_add_rmap(s, t, k, frame, mm, page)
     set_pte(s, mm, page, PTE_PRESENT | (pte & PTE_SOFT_DIRTY), frame)
 
 

@@ -20,6 +20,7 @@ from pageherd.machine.state import (
     ZERO_FRAME,
     ask,
     free_if_unused,
+    is_free,
     page_pin_add,
     page_ref_add,
     set_flag,
@@ -54,7 +55,7 @@ def read_ref(s: State, t: int, k: KernelRecord) -> int:
     if not held(s, t):
         return steps.IDLE
     frame = int(s.ref_frame[int(s.t_ref[t])]) - 1
-    if s.refcount[frame] == 0 and s.pincount[frame] == 0:
+    if is_free(s, frame):
         breach(s, ALIVE)
     s.t_result[t] = s.content[frame]
     return steps.IDLE

@@ -17,7 +17,14 @@ from pageherd.machine.jit import (
     invoke_rule,
 )
 from pageherd.machine.layout import State
-from pageherd.machine.questions import COUNT_ON_MAP, COUNT_ON_UNMAP, MARKS, STILL_MAPPED
+from pageherd.machine.questions import (
+    COUNT_ON_MAP,
+    COUNT_ON_MAP_PMD,
+    COUNT_ON_UNMAP,
+    COUNT_ON_UNMAP_PMD,
+    MARKS,
+    STILL_MAPPED,
+)
 
 NONE: Final = -1
 ZERO_FRAME: Final = 0  # the shared zero page; never counted as mapped, never freed
@@ -43,6 +50,8 @@ VM_FILE: Final = 1024  # of a file (a memfd): vma_file says of which of its page
 VM_SHARED: Final = 2048  # MAP_SHARED
 VM_HUGETLB: Final = 4096  # a private mapping of one hugetlb page
 VM_MERGEABLE: Final = 256
+VM_HUGEPAGE: Final = 8192  # MADV_HUGEPAGE: a fault may fill the whole PMD at once
+VM_PTE_TABLE: Final = 16384  # a page table hangs below the PMD: no huge page fits there any more
 
 # pte
 PTE_PRESENT: Final = 1
@@ -52,6 +61,7 @@ PTE_DIRTY: Final = 8
 PTE_SOFT_DIRTY: Final = 16
 PTE_SWP_EXCLUSIVE: Final = 32  # of a swap entry, or of a migration entry for reading
 PTE_MIGRATION: Final = 64  # the page is being moved; with PTE_WRITE the entry was writable
+PTE_HUGE: Final = 512  # one of the pages that a single PMD entry maps
 
 # flags of a frame
 PG_EXCLUSIVE: Final = 1  # PageAnonExclusive
@@ -63,6 +73,8 @@ PG_LAZYFREE: Final = 64  # anonymous and not PageSwapBacked: MADV_FREE
 PG_FILE: Final = 128  # a page of the page cache, which holds a reference
 PG_HUGETLB: Final = 256  # a hugetlb page: one frame of the machine
 PG_KSM: Final = 32  # PageKsm
+PG_PARTIALLY_MAPPED: Final = 512  # on the deferred split queue
+PG_MAYBE_SHARED: Final = 1024  # FOLIO_MM_IDS_SHARED: perhaps more than one mm maps the folio
 
 # t_fault
 FAULT_WRITE: Final = 1
@@ -146,34 +158,66 @@ def out_of_range(s: State, count: int) -> bool:
 
 
 @helper
+def compound_head(s: State, frame: int) -> int:
+    """compound_head(), page_folio(): the frame that has the counts of the whole folio."""
+    if s.frame_tail.shape[0] == 1:  # a layout without large folios: known when compiled
+        return frame
+    return frame - int(s.frame_tail[frame])
+
+
+@helper
+def folio_nr_pages(s: State, frame: int) -> int:
+    """How many frames the folio of `frame` has."""
+    if s.frame_tail.shape[0] == 1:
+        return 1
+    return 1 << int(s.frame_order[frame])
+
+
+@helper
+def is_large(s: State, frame: int) -> bool:
+    """folio_test_large()."""
+    return folio_nr_pages(s, frame) > 1
+
+
+@helper
 def page_ref_add(s: State, frame: int, n: int) -> None:
     """Change the refcount by `n`; an impossible count raises the alarm instead of wrapping."""
-    count = int(s.refcount[frame]) + n
+    head = compound_head(s, frame)
+    count = int(s.refcount[head]) + n
     if out_of_range(s, count):
         return
-    s.refcount[frame] = count
+    s.refcount[head] = count
     s.cost[COST_ATOMICS] += 1
 
 
 @helper
 def page_pin_add(s: State, frame: int, n: int) -> None:
     """Change the pins by `n`; the kernel's bias is applied where the count is tested."""
-    count = int(s.pincount[frame]) + n
+    head = compound_head(s, frame)
+    count = int(s.pincount[head]) + n
     if out_of_range(s, count):
         return
-    s.pincount[frame] = count
+    s.pincount[head] = count
     s.cost[COST_ATOMICS] += 1
 
 
 @helper
 def page_count(s: State, frame: int) -> int:
-    """_refcount as the kernel reads it: pins weigh GUP_PIN_COUNTING_BIAS each."""
-    return int(s.refcount[frame]) + PIN_BIAS * int(s.pincount[frame])
+    """_refcount of the folio as the kernel reads it.
+
+    A pin of a small page weighs GUP_PIN_COUNTING_BIAS; a large folio counts its pins apart, and
+    each is one reference (47e29d32afba, v5.7).
+    """
+    head = compound_head(s, frame)
+    weight = 1 if is_large(s, head) else PIN_BIAS
+    return int(s.refcount[head]) + weight * int(s.pincount[head])
 
 
 @helper
 def page_maybe_dma_pinned(s: State, frame: int) -> bool:
-    """page_maybe_dma_pinned() of a small page: 1024 ordinary references look like a pin."""
+    """page_maybe_dma_pinned(): 1024 ordinary references of a small page look like a pin."""
+    if is_large(s, frame):
+        return bool(s.pincount[compound_head(s, frame)] != 0)
     return page_count(s, frame) >= PIN_BIAS
 
 
@@ -196,18 +240,26 @@ def is_ksm(s: State, frame: int) -> bool:
 
 
 @helper
+def flag_holder(s: State, frame: int, flag: int) -> int:
+    """Each page has its own exclusive mark; every other flag is its folio's."""
+    return frame if flag == PG_EXCLUSIVE else compound_head(s, frame)
+
+
+@helper
 def set_flag(s: State, frame: int, flag: int) -> None:
-    s.page_flags[frame] = int(s.page_flags[frame]) | flag
+    holder = flag_holder(s, frame, flag)
+    s.page_flags[holder] = int(s.page_flags[holder]) | flag
 
 
 @helper
 def clear_flag(s: State, frame: int, flag: int) -> None:
-    s.page_flags[frame] = int(s.page_flags[frame]) & ~flag
+    holder = flag_holder(s, frame, flag)
+    s.page_flags[holder] = int(s.page_flags[holder]) & ~flag
 
 
 @helper
 def has_flag(s: State, frame: int, flag: int) -> bool:
-    return (int(s.page_flags[frame]) & flag) != 0
+    return (int(s.page_flags[flag_holder(s, frame, flag)]) & flag) != 0
 
 
 @helper
@@ -242,7 +294,7 @@ def alloc_frame(s: State) -> int:
             frame = NONE
     else:
         for candidate in range(1, s.nr_frames):
-            if s.refcount[candidate] == 0 and s.pincount[candidate] == 0:
+            if is_free(s, candidate):
                 frame = candidate
                 break
     if frame == NONE:
@@ -253,17 +305,62 @@ def alloc_frame(s: State) -> int:
 
 
 @helper
+def is_free(s: State, frame: int) -> bool:
+    """A frame that the allocator may hand out."""
+    head = compound_head(s, frame)
+    return bool(s.refcount[head] == 0 and s.pincount[head] == 0)
+
+
+@helper
+def alloc_folio(s: State, order: int) -> int:
+    """The head of 2**order free frames in a row, aligned, with one reference, or NONE.
+
+    Layouts with a free list have no large folios.
+    """
+    nr = 1 << order
+    for first in range(nr, s.nr_frames - nr + 1, nr):
+        free = True
+        for frame in range(first, first + nr):
+            free = free and is_free(s, frame)
+        if not free:
+            continue
+        for frame in range(first, first + nr):
+            s.frame_tail[frame] = frame - first
+            s.frame_order[frame] = order
+        s.refcount[first] = 1
+        return first
+    s.alarm = ALARM_NO_FRAME
+    return NONE
+
+
+@helper
 def put_page(s: State, frame: int) -> None:
-    """Drop one reference; the last one frees the frame."""
+    """Drop one reference; the last one frees the folio."""
     page_ref_add(s, frame, -1)
     free_if_unused(s, frame)
 
 
 @helper
 def free_if_unused(s: State, frame: int) -> None:
-    """free_unref_page(), once neither references nor pins are left."""
-    if frame == ZERO_FRAME or s.refcount[frame] != 0 or s.pincount[frame] != 0:
+    """free_unref_page(), once neither references nor pins are left: all frames of the folio."""
+    if frame == ZERO_FRAME or not is_free(s, frame):
         return
+    head = compound_head(s, frame)
+    for each in range(head, head + folio_nr_pages(s, head)):
+        forget_frame(s, each)
+
+
+@helper
+def forget_frame(s: State, frame: int) -> None:
+    """A free frame remembers nothing."""
+    if s.frame_tail.shape[0] > 1:
+        s.frame_tail[frame] = 0
+        s.frame_order[frame] = 0
+        s.entire_mapcount[frame] = 0
+        s.large_mapcount[frame] = 0
+        for slot in range(2):
+            s.mm_id[frame, slot] = 0
+            s.mm_id_mapcount[frame, slot] = 0
     s.mapcount[frame] = 0
     s.page_flags[frame] = 0
     s.frame_lock[frame] = 0
@@ -289,21 +386,22 @@ def ptl_taken(s: State, t: int, mm: int) -> bool:
 
 @helper
 def trylock_page(s: State, t: int, frame: int) -> bool:
-    """trylock_page()."""
-    if s.frame_lock[frame] != 0:
+    """trylock_page(): the lock is the folio's."""
+    head = compound_head(s, frame)
+    if s.frame_lock[head] != 0:
         return False
-    s.frame_lock[frame] = t + 1
+    s.frame_lock[head] = t + 1
     return True
 
 
 @helper
 def unlock_page(s: State, frame: int) -> None:
-    s.frame_lock[frame] = 0
+    s.frame_lock[compound_head(s, frame)] = 0
 
 
 @helper
 def locked_by_other(s: State, t: int, frame: int) -> bool:
-    holder = int(s.frame_lock[frame])
+    holder = int(s.frame_lock[compound_head(s, frame)])
     return holder != 0 and holder != t + 1
 
 
@@ -346,25 +444,59 @@ def mmap_write_unlock(s: State, mm: int) -> None:
 
 
 @helper
-def page_add_rmap(s: State, t: int, k: KernelRecord, frame: int, page: int) -> None:
-    """page_add_anon_rmap(), page_add_file_rmap(): the counter goes up as the kernel counts."""
-    if s.mapcount[frame] == 0:
-        s.frame_index[frame] = page
-    count = ask(s, t, k, COUNT_ON_MAP, frame)
-    if out_of_range(s, count):
-        return
-    s.mapcount[frame] = count
+def ask_count(
+    s: State, t: int, k: KernelRecord, question: int, frame: int, mm: int, page: int
+) -> int:
+    """Ask how a counter changes, telling whose page it is that is mapped or unmapped."""
+    s.t_rmap_mm[t] = mm
+    s.t_rmap_page[t] = page
+    count = ask(s, t, k, question, frame)
+    s.t_rmap_mm[t] = 0
+    s.t_rmap_page[t] = 0
     s.cost[COST_ATOMICS] += 1
+    return count
 
 
 @helper
-def page_remove_rmap(s: State, t: int, k: KernelRecord, frame: int) -> None:
-    """page_remove_rmap()."""
-    count = ask(s, t, k, COUNT_ON_UNMAP, frame)
-    if out_of_range(s, count):
-        return
-    s.mapcount[frame] = count
-    s.cost[COST_ATOMICS] += 1
+def page_add_rmap(s: State, t: int, k: KernelRecord, frame: int, mm: int, page: int) -> None:
+    """page_add_anon_rmap(): the mapping counter goes up as the kernel's way of counting says."""
+    if s.mapcount[frame] == 0:
+        s.frame_index[frame] = page
+    count = ask_count(s, t, k, COUNT_ON_MAP, frame, mm, page)
+    if not out_of_range(s, count):
+        s.mapcount[frame] = count
+
+
+@helper
+def page_remove_rmap(s: State, t: int, k: KernelRecord, frame: int, mm: int, page: int) -> None:
+    """page_remove_rmap(), the entry is cleared.
+
+    A large folio that is mapped in part queues for splitting (deferred_split_folio()): until then
+    its other pages keep the memory of the unmapped one.
+    """
+    count = ask_count(s, t, k, COUNT_ON_UNMAP, frame, mm, page)
+    if not out_of_range(s, count):
+        s.mapcount[frame] = count
+    if is_large(s, frame) and ask(s, t, k, STILL_MAPPED, frame):
+        set_flag(s, frame, PG_PARTIALLY_MAPPED)
+
+
+@helper
+def folio_add_rmap_pmd(s: State, t: int, k: KernelRecord, head: int, mm: int, page: int) -> None:
+    """folio_add_anon_rmap_pmd(): one entry maps the whole folio at `page` and after."""
+    for i in range(folio_nr_pages(s, head)):
+        s.frame_index[head + i] = page + i
+    count = ask_count(s, t, k, COUNT_ON_MAP_PMD, head, mm, page)
+    if not out_of_range(s, count):
+        s.entire_mapcount[head] = count
+
+
+@helper
+def folio_remove_rmap_pmd(s: State, t: int, k: KernelRecord, head: int, mm: int, page: int) -> None:
+    """folio_remove_rmap_pmd(), the entry is cleared or split."""
+    count = ask_count(s, t, k, COUNT_ON_UNMAP_PMD, head, mm, page)
+    if not out_of_range(s, count):
+        s.entire_mapcount[head] = count
 
 
 @helper
@@ -380,25 +512,34 @@ def keeps_index(s: State, frame: int) -> bool:
 
 
 @helper
-def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
-    """The first mapping of `frame` at or after (from_mm, from_page), as mm * nr_pages + page.
+def maps_folio_here(s: State, mm: int, page: int, head: int) -> bool:
+    """Whether `page` of `mm` maps a page of the folio at `head`."""
+    if (int(s.pte[mm, page]) & PTE_PRESENT) == 0:
+        return False
+    to = int(s.pte_to[mm, page])
+    return head <= to < head + folio_nr_pages(s, head)
 
-    rmap_walk_anon(): a page keeps its index, so one entry per process is looked at, unless pages
-    were moved by mremap.  NONE when there is no further mapping.
+
+@helper
+def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
+    """The first mapping of `frame`'s folio at or after (from_mm, from_page): mm * nr_pages + page.
+
+    rmap_walk_anon(): a folio keeps its index, so an entry for each of its pages is looked at in
+    every process, unless pages were moved by mremap.  NONE when there is no further mapping.
     """
+    head = compound_head(s, frame)
+    nr = folio_nr_pages(s, head)
     for mm in range(from_mm, s.nr_mms):
         first = from_page if mm == from_mm else 0
         if s.mm_state[mm] != LIVE:
             continue
-        if keeps_index(s, frame):
-            index = int(s.frame_index[frame])
+        last = int(s.nr_pages)
+        if keeps_index(s, head):
+            index = int(s.frame_index[head])
+            first, last = max(first, index), min(last, index + nr)
+        for page in range(first, last):
             s.cost[COST_RMAP_STEPS] += 1
-            if index >= first and maps_here(s, mm, index, frame):
-                return mm * int(s.nr_pages) + index
-            continue
-        for page in range(first, s.nr_pages):
-            s.cost[COST_RMAP_STEPS] += 1
-            if maps_here(s, mm, page, frame):
+            if maps_folio_here(s, mm, page, head):
                 return mm * int(s.nr_pages) + page
     return NONE
 
@@ -408,8 +549,13 @@ def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
 
 @helper
 def lru_cache_add(s: State, t: int, frame: int) -> None:
-    """lru_cache_add(): into this CPU's batch, which holds a reference until it is drained."""
-    if s.batch_limit == 0:
+    """lru_cache_add(): into this CPU's batch, which holds a reference until it is drained.
+
+    A large folio makes the batch drain at once: it is on the list when this returns.
+    """
+    if s.batch_limit == 0 or is_large(s, frame):
+        if s.batch_limit != 0:
+            lru_add_drain(s, int(s.t_cpu[t]))
         set_flag(s, frame, PG_LRU)
         return
     cpu = int(s.t_cpu[t])
@@ -441,30 +587,46 @@ def lru_add_drain(s: State, cpu: int) -> None:
 @helper
 def alloc_slot(s: State) -> int:
     """get_swap_page(): the lowest free slot, or NONE when swap is full or there is none."""
+    return alloc_slots(s, 1)
+
+
+@helper
+def alloc_slots(s: State, nr: int) -> int:
+    """get_swap_pages(): the first of `nr` free slots in a row, NONE if there are none."""
     if s.swap_kind == SWAP_NONE:
         return NONE
-    for slot in range(s.nr_slots):
-        if s.swap_count[slot] == 0 and s.slot_frame[slot] == 0 and s.slot_claim[slot] == 0:
-            return slot
+    for first in range(int(s.nr_slots) - nr + 1):
+        free = True
+        for slot in range(first, first + nr):
+            used = s.swap_count[slot] != 0 or s.slot_frame[slot] != 0 or s.slot_claim[slot] != 0
+            free = free and not used
+        if free:
+            return first
     return NONE
 
 
 @helper
 def add_to_swap_cache(s: State, frame: int, slot: int) -> None:
-    """add_to_swap_cache(): the cache holds one reference."""
-    s.frame_slot[frame] = slot + 1
-    s.slot_frame[slot] = frame + 1
-    page_ref_add(s, frame, 1)
+    """add_to_swap_cache(): the cache holds one reference for each page of the folio."""
+    head = compound_head(s, frame)
+    for i in range(folio_nr_pages(s, head)):
+        s.frame_slot[head + i] = slot + i + 1
+        s.slot_frame[slot + i] = head + i + 1
+    page_ref_add(s, head, folio_nr_pages(s, head))
 
 
 @helper
 def delete_from_swap_cache(s: State, frame: int) -> None:
-    """delete_from_swap_cache(): drops the cache's reference; a slot nobody names becomes free."""
-    slot = int(s.frame_slot[frame]) - 1
-    s.frame_slot[frame] = 0
-    s.slot_frame[slot] = 0
-    forget_slot_if_free(s, slot)
-    put_page(s, frame)
+    """delete_from_swap_cache(): drops the cache's references; slots nobody names become free."""
+    head = compound_head(s, frame)
+    nr = folio_nr_pages(s, head)
+    for each in range(head, head + nr):
+        slot = int(s.frame_slot[each]) - 1
+        s.frame_slot[each] = 0
+        s.slot_frame[slot] = 0
+        forget_slot_if_free(s, slot)
+    page_ref_add(s, head, -nr)
+    free_if_unused(s, head)
 
 
 @helper
@@ -499,11 +661,21 @@ def swap_count_of(s: State, frame: int) -> int:
 
 
 @helper
+def folio_swapped(s: State, frame: int) -> bool:
+    """folio_swapped(): whether a swap entry names any page of this swap-cache folio."""
+    head = compound_head(s, frame)
+    for each in range(head, head + folio_nr_pages(s, head)):
+        if swap_count_of(s, each) != 0:
+            return True
+    return False
+
+
+@helper
 def try_to_free_swap(s: State, frame: int) -> bool:
     """try_to_free_swap(), page lock held: refused under write-back or while entries name it."""
     if not in_swap_cache(s, frame):
         return False
-    if has_flag(s, frame, PG_WRITEBACK) or swap_count_of(s, frame) != 0:
+    if has_flag(s, frame, PG_WRITEBACK) or folio_swapped(s, frame):
         return False
     set_flag(s, frame, PG_DIRTY)
     delete_from_swap_cache(s, frame)
@@ -541,6 +713,14 @@ def pte_of(s: State, mm: int, page: int) -> int:
 def set_pte(s: State, mm: int, page: int, pte: int, to: int) -> None:
     s.pte[mm, page] = pte
     s.pte_to[mm, page] = to
+    if s.nr_huge > 1 and pte != 0 and (pte & PTE_HUGE) == 0:
+        s.vma[mm, page] = int(s.vma[mm, page]) | VM_PTE_TABLE
+
+
+@helper
+def marked_page(s: State, pte: int, frame: int) -> int:
+    """The page whose exclusive mark counts: of a PMD mapping it is the head's."""
+    return compound_head(s, frame) if pte & PTE_HUGE else frame
 
 
 @helper
@@ -609,3 +789,10 @@ def hold_frame(s: State, t: int, frame: int) -> None:
 def unhold(s: State, t: int, what: int) -> None:
     """The reference now belongs to somebody else (a mapping), or was dropped."""
     s.t_held[t] = int(s.t_held[t]) & ~what
+
+
+@helper
+def finish_write_fault(s: State, t: int, mm: int, page: int) -> None:
+    """VM_FAULT_WRITE: a forced write through GUP learns that COW was broken (FOLL_COW)."""
+    if not may_write(s, mm, page):
+        s.t_foll[t] = int(s.t_foll[t]) | FOLL_COW

@@ -19,6 +19,7 @@ from pageherd.machine.questions import (
     SWAPIN,
     SWAPIN_DROP,
     SWAPIN_READ_MAPS_WRITABLE,
+    SWAPIN_WHOLE,
 )
 from pageherd.machine.state import (
     BYPASSED,
@@ -34,8 +35,11 @@ from pageherd.machine.state import (
     add_to_swap_cache,
     alloc_frame,
     ask,
+    folio_nr_pages,
     hold_frame,
+    in_swap_cache,
     is_ksm,
+    is_large,
     locked_by_other,
     lru_add_drain,
     lru_cache_add,
@@ -134,6 +138,21 @@ def swapin_copy(s: State, t: int, k: KernelRecord) -> int:
     return steps.SWAPIN_MAP
 
 
+@helper
+def swap_pte_batch(s: State, t: int, mm: int, page: int, frame: int) -> bool:
+    """swap_pte_batch(): the folio's entries are in order under one PMD, all alike."""
+    nr, tail = folio_nr_pages(s, frame), int(s.frame_tail[frame])
+    first = page - tail
+    if first < 0 or first + nr > s.nr_pages or (s.nr_huge > 1 and nr > s.nr_huge):
+        return False
+    for i in range(nr):
+        if s.pte[mm, first + i] != s.t_pte[t] or s.vma[mm, first + i] != s.vma[mm, page]:
+            return False
+        if s.pte_to[mm, first + i] != s.t_pte_to[t] - tail + i:
+            return False
+    return True
+
+
 @step(steps.SWAPIN_MAP)
 def swapin_map(s: State, t: int, k: KernelRecord) -> int:
     """do_swap_page() under page lock and page-table lock: decide, map, and go on with the write.
@@ -148,7 +167,12 @@ def swapin_map(s: State, t: int, k: KernelRecord) -> int:
         return give_up(s, t)
     frame, slot = int(s.t_frame[t]), int(s.t_pte_to[t])
     write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
-    swap_count_add(s, slot, -1)
+    before, nr = 0, 1  # pages of the folio mapped along, before this one and in all
+    if is_large(s, frame) and in_swap_cache(s, frame) and ask(s, t, k, SWAPIN_WHOLE, frame):
+        if swap_pte_batch(s, t, mm, page, frame):
+            before, nr = int(s.frame_tail[frame]), folio_nr_pages(s, frame)
+    for i in range(nr):
+        swap_count_add(s, slot - before + i, -1)
     drop = 0 if was_bypassed(s, t) else ask(s, t, k, SWAPIN_DROP, frame)
     if drop & DROP_BEFORE:
         try_to_free_swap(s, frame)
@@ -157,12 +181,15 @@ def swapin_map(s: State, t: int, k: KernelRecord) -> int:
     if write and answer & MAP_WRITABLE and may_write(s, mm, page):
         pte |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
     if answer & MAP_EXCLUSIVE:
-        set_exclusive(s, k, frame)
+        for i in range(nr):
+            set_exclusive(s, k, frame - before + i)
         if not write and may_write(s, mm, page) and ask(s, t, k, SWAPIN_READ_MAPS_WRITABLE, frame):
             pte |= PTE_WRITE
     join_family(s, mm, frame, slot)
-    page_add_rmap(s, t, k, frame, page)
-    set_pte(s, mm, page, pte, frame)
+    page_ref_add(s, frame, nr - 1)
+    for i in range(nr):
+        page_add_rmap(s, t, k, frame - before + i, mm, page - before + i)
+        set_pte(s, mm, page - before + i, pte, frame - before + i)
     found = (int(s.t_held[t]) & FOUND) != 0
     unhold(s, t, HOLD_FRAME | BYPASSED | FOUND)  # the reference is the mapping's now
     if drop & DROP_AFTER:

@@ -16,6 +16,7 @@ class Kind(Enum):
     """What stands at one argument position of a verb."""
 
     PAGE = "page"  # a page of the acting process:            a
+    HUGE = "huge range"  # all pages of a `huge` line:        h
     REMOTE = "process.page"  # a page of a named process:       C.a
     FRAME = "process.page or reference"  # what a daemon works on: C.a, r
     REFERENCE = "reference"  # a reference or pin taken before: r
@@ -52,6 +53,7 @@ class Verb:
     stands_for: str
     actor: Actor = Actor.PROCESS
     optional: int = 0  # how many of the last arguments may be left out
+    ranges: bool = False  # a page may be a huge range: the call works on all of it
 
 
 def _table(*verbs: Verb) -> Mapping[str, Verb]:
@@ -59,14 +61,21 @@ def _table(*verbs: Verb) -> Mapping[str, Verb]:
 
 
 _PAGE = (Kind.PAGE,)
+_HUGE = (Kind.HUGE,)
 _KERNEL = Actor.KERNEL
 
 VERBS: Mapping[str, Verb] = _table(
     # memory accesses
     Verb("read", _PAGE, Result.VALUE, "a load"),
-    Verb("write", (Kind.PAGE, Kind.VALUE), Result.STATUS, "a store"),
+    Verb("write", (Kind.PAGE, Kind.VALUE), Result.STATUS, "a store", ranges=True),
     # address space
-    Verb("mmap", _PAGE, Result.STATUS, "mmap(MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED, read-write)"),
+    Verb(
+        "mmap",
+        _PAGE,
+        Result.STATUS,
+        "mmap(MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED, read-write)",
+        ranges=True,
+    ),
     Verb(
         "mmap_file",
         (Kind.PAGE, Kind.PAGE),
@@ -84,26 +93,48 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("mmap_hugetlb", _PAGE, Result.STATUS, "mmap(MAP_PRIVATE|MAP_ANONYMOUS|MAP_HUGETLB)"),
     Verb("read_file", _PAGE, Result.VALUE, "pread() of a page of the memfd"),
     Verb("write_file", (Kind.PAGE, Kind.VALUE), Result.STATUS, "pwrite() to a page of the memfd"),
-    Verb("munmap", _PAGE, Result.STATUS, "munmap()"),
-    Verb("mprotect", (Kind.PAGE, Kind.PROT), Result.STATUS, "mprotect()"),
-    Verb("mremap", (Kind.PAGE, Kind.PAGE), Result.STATUS, "mremap(MREMAP_MAYMOVE|MREMAP_FIXED)"),
-    Verb("dontneed", _PAGE, Result.STATUS, "madvise(MADV_DONTNEED)"),
-    Verb("dontfork", _PAGE, Result.STATUS, "madvise(MADV_DONTFORK)"),
-    Verb("dofork", _PAGE, Result.STATUS, "madvise(MADV_DOFORK)"),
-    Verb("wipeonfork", _PAGE, Result.STATUS, "madvise(MADV_WIPEONFORK)"),
+    Verb("munmap", _PAGE, Result.STATUS, "munmap()", ranges=True),
+    Verb("mprotect", (Kind.PAGE, Kind.PROT), Result.STATUS, "mprotect()", ranges=True),
+    Verb(
+        "mremap",
+        (Kind.PAGE, Kind.PAGE),
+        Result.STATUS,
+        "mremap(MREMAP_MAYMOVE|MREMAP_FIXED)",
+        ranges=True,
+    ),
+    Verb("dontneed", _PAGE, Result.STATUS, "madvise(MADV_DONTNEED)", ranges=True),
+    Verb("dontfork", _PAGE, Result.STATUS, "madvise(MADV_DONTFORK)", ranges=True),
+    Verb("dofork", _PAGE, Result.STATUS, "madvise(MADV_DOFORK)", ranges=True),
+    Verb("wipeonfork", _PAGE, Result.STATUS, "madvise(MADV_WIPEONFORK)", ranges=True),
     Verb("free", _PAGE, Result.STATUS, "madvise(MADV_FREE)"),
     Verb("mergeable", _PAGE, Result.STATUS, "madvise(MADV_MERGEABLE)"),
     Verb("unmergeable", _PAGE, Result.STATUS, "madvise(MADV_UNMERGEABLE)"),
-    Verb("pageout", _PAGE, Result.STATUS, "madvise(MADV_PAGEOUT), 5.4 and later"),
-    Verb("populate_read", _PAGE, Result.STATUS, "madvise(MADV_POPULATE_READ), 5.14 and later"),
-    Verb("populate_write", _PAGE, Result.STATUS, "madvise(MADV_POPULATE_WRITE), 5.14 and later"),
-    Verb("mlock", _PAGE, Result.STATUS, "mlock()"),
+    Verb("pageout", _PAGE, Result.STATUS, "madvise(MADV_PAGEOUT), 5.4 and later", ranges=True),
+    Verb(
+        "populate_read",
+        _PAGE,
+        Result.STATUS,
+        "madvise(MADV_POPULATE_READ), 5.14 and later",
+        ranges=True,
+    ),
+    Verb(
+        "populate_write",
+        _PAGE,
+        Result.STATUS,
+        "madvise(MADV_POPULATE_WRITE), 5.14 and later",
+        ranges=True,
+    ),
+    Verb("mlock", _PAGE, Result.STATUS, "mlock()", ranges=True),
     Verb("clear_soft_dirty", (), Result.STATUS, "echo 4 > /proc/self/clear_refs"),
     Verb("move", _PAGE, Result.STATUS, "move_pages(MPOL_MF_MOVE) of one page to another node"),
     Verb("pagemap", _PAGE, Result.STATE, "/proc/self/pagemap: present, swapped or neither"),
     # processes
     Verb("fork", (Kind.PROCESS,), Result.STATUS, "fork()"),
     Verb("exit", (), Result.STATUS, "_exit()"),
+    # huge pages
+    Verb("hugepage", _HUGE, Result.STATUS, "madvise(MADV_HUGEPAGE)"),
+    Verb("nohugepage", _HUGE, Result.STATUS, "madvise(MADV_NOHUGEPAGE)"),
+    Verb("collapse", _HUGE, Result.STATUS, "madvise(MADV_COLLAPSE), 6.1 and later, or khugepaged"),
     # references and pins, named by the call that takes them
     Verb("vmsplice", _PAGE, Result.REFERENCE, "vmsplice() of the page into a pipe"),
     Verb("send_zerocopy", _PAGE, Result.REFERENCE, "send(MSG_ZEROCOPY) from the page"),
@@ -135,6 +166,7 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("ksm_zero", (Kind.REMOTE,), Result.STATUS, "ksmd merges one, use_zero_pages", _KERNEL),
     Verb("writeback", (Kind.FRAME,), Result.STATUS, "swap write-back finishes", _KERNEL),
     Verb("drain", (Kind.NUMBER,), Result.STATUS, "lru_add_drain() on a CPU", _KERNEL, optional=1),
+    Verb("split", (Kind.FRAME,), Result.STATUS, "split_huge_pages, the split shrinker", _KERNEL),
     Verb("swapoff", (), Result.STATUS, "swapoff()", _KERNEL),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.huge import covers_pmd, split_huge_pmd, split_unless_covered
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
@@ -16,6 +17,7 @@ from pageherd.machine.state import (
     FAULT_TOUCH,
     FAULT_WRITE,
     OK,
+    PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -27,6 +29,7 @@ from pageherd.machine.state import (
     VM_HUGETLB,
     VM_LOCKED,
     VM_MAPPED,
+    VM_PTE_TABLE,
     VM_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
@@ -35,6 +38,7 @@ from pageherd.machine.state import (
     ask,
     is_hugetlb,
     is_shared,
+    marked_page,
     may_write,
     mmap_write_lock,
     mmap_write_unlock,
@@ -50,8 +54,9 @@ from pageherd.machine.zap import TAKE_OVER
 @step(steps.MMAP)
 def mmap(s: State, t: int, k: KernelRecord) -> int:
     """mmap(MAP_FIXED): the room is empty now; a fresh private anonymous mapping takes it."""
-    mm, page = int(s.t_mm[t]), int(s.t_other[t]) - 1
-    s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY
+    mm = int(s.t_mm[t])
+    for page in range(s.t_first[t], s.t_end[t]):
+        s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY
     mmap_write_unlock(s, mm)
     s.t_result[t] = OK
     return steps.IDLE
@@ -67,7 +72,38 @@ def may_upgrade(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
         return False
     if is_shared(s, mm, page):
         return wants_no_notice(s, mm, page)
-    return ask(s, t, k, MPROTECT_UPGRADE, int(s.pte_to[mm, page])) != 0
+    marked = marked_page(s, pte_of(s, mm, page), int(s.pte_to[mm, page]))
+    return ask(s, t, k, MPROTECT_UPGRADE, marked) != 0
+
+
+@helper
+def range_mapped(s: State, t: int, mm: int) -> bool:
+    """Whether all pages that the call names are mapped; the call stops at the first that is not."""
+    for page in range(s.t_first[t], s.t_end[t]):
+        if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
+            return False
+    return True
+
+
+@helper
+def change_protection(s: State, t: int, k: KernelRecord, mm: int, page: int, wanted: int) -> None:
+    """change_pte_range(), change_huge_pmd(): one entry of the range."""
+    vma = int(s.vma[mm, page])
+    if (vma & (VM_READ | VM_WRITE)) == wanted:
+        return
+    split_unless_covered(s, t, k, mm, page, int(s.t_first[t]), int(s.t_end[t]))
+    s.t_page[t] = page  # whose entry the rule looks at
+    s.vma[mm, page] = (int(s.vma[mm, page]) & ~(VM_READ | VM_WRITE)) | wanted
+    pte = pte_of(s, mm, page)
+    if pte & PTE_PRESENT:
+        pte &= ~PTE_WRITE
+        s.pte[mm, page] = pte
+        s.cost[COST_TLB_FLUSHES] += 1
+        if may_upgrade(s, t, k, mm, page):
+            s.pte[mm, page] = pte | PTE_WRITE
+    elif pte & PTE_MIGRATION and pte & PTE_WRITE:
+        kept = PTE_SWP_EXCLUSIVE if ask(s, t, k, MIGRATION_EXCLUSIVE, 0) else 0
+        s.pte[mm, page] = (pte & ~PTE_WRITE) | kept
 
 
 @step(steps.MPROTECT)
@@ -77,29 +113,19 @@ def mprotect(s: State, t: int, k: KernelRecord) -> int:
     Asking for the protection that is already there changes nothing, as in mprotect_fixup().  Locked
     memory that becomes writable is populated for writing.
     """
-    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    mm, first = int(s.t_mm[t]), int(s.t_first[t])
     if not mmap_write_lock(s, t, mm) or ptl_taken(s, t, mm):
         return steps.BLOCKED
-    vma, wanted = int(s.vma[mm, page]), int(s.t_value[t])
-    if (vma & VM_MAPPED) == 0:
-        s.t_result[t] = SEGV  # ENOMEM
-    else:
-        s.t_result[t] = OK
-        if (vma & (VM_READ | VM_WRITE)) != wanted:
-            s.vma[mm, page] = (vma & ~(VM_READ | VM_WRITE)) | wanted
-            pte = pte_of(s, mm, page)
-            if pte & PTE_PRESENT:
-                pte &= ~PTE_WRITE
-                s.pte[mm, page] = pte
-                s.cost[COST_TLB_FLUSHES] += 1
-                if may_upgrade(s, t, k, mm, page):
-                    s.pte[mm, page] = pte | PTE_WRITE
-            elif pte & PTE_MIGRATION and pte & PTE_WRITE:
-                kept = PTE_SWP_EXCLUSIVE if ask(s, t, k, MIGRATION_EXCLUSIVE, 0) else 0
-                s.pte[mm, page] = (pte & ~PTE_WRITE) | kept
+    vma, wanted = int(s.vma[mm, first]), int(s.t_value[t])
+    mapped = range_mapped(s, t, mm)
+    s.t_result[t] = OK if mapped else SEGV  # ENOMEM
+    if mapped:
+        for page in range(first, s.t_end[t]):
+            change_protection(s, t, k, mm, page, wanted)
     mmap_write_unlock(s, mm)
     locked = vma & (VM_LOCKED | VM_WRITE | VM_SHARED) == VM_LOCKED
-    if locked and vma & VM_MAPPED and wanted & VM_WRITE:
+    if locked and mapped and wanted & VM_WRITE:
+        s.t_page[t] = first
         s.t_fault[t] = FAULT_WRITE | FAULT_TOUCH
         return steps.ACCESS  # populate_vma_page_range()
     return steps.IDLE
@@ -115,15 +141,14 @@ def mremap(s: State, t: int, k: KernelRecord) -> int:
     mm, page, to = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_other[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
-    mapped = (int(s.vma[mm, page]) & VM_MAPPED) != 0
+    mapped = range_mapped(s, t, mm)
     movable = mapped and not (is_hugetlb(s, mm, page) and ask(s, t, k, MREMAP_UNMAPS_FIRST, 0))
     if page == to or not (movable or ask(s, t, k, MREMAP_UNMAPS_FIRST, 0)):
         mmap_write_unlock(s, mm)
         s.t_result[t] = SEGV
         return steps.IDLE
-    s.t_pte_to[t] = page  # where the move starts, kept over the zap
     s.t_page[t] = to
-    s.t_other[t] = to + 1
+    s.t_other[t] = to + int(s.t_end[t]) - page
     s.t_value[t] = TAKE_OVER
     s.t_return[t] = steps.MREMAP_MOVE if movable else steps.MREMAP_FAIL
     return steps.ZAP
@@ -137,13 +162,10 @@ def mremap_fail(s: State, t: int, k: KernelRecord) -> int:
     return steps.IDLE
 
 
-@step(steps.MREMAP_MOVE)
-def mremap_move(s: State, t: int, k: KernelRecord) -> int:
-    """move_ptes(): the entry moves, marked soft-dirty; the page keeps its index for rmap."""
-    mm, page, to = int(s.t_mm[t]), int(s.t_pte_to[t]), int(s.t_other[t]) - 1
-    if ptl_taken(s, t, mm):
-        return steps.BLOCKED
-    s.vma[mm, to] = s.vma[mm, page]
+@helper
+def move_entry(s: State, mm: int, page: int, to: int) -> None:
+    """move_ptes(): the entry moves, marked soft-dirty."""
+    s.vma[mm, to] = int(s.vma[mm, page]) & ~VM_PTE_TABLE
     s.vma[mm, page] = 0
     s.vma_file[mm, to] = s.vma_file[mm, page]
     s.vma_file[mm, page] = 0
@@ -157,6 +179,21 @@ def mremap_move(s: State, t: int, k: KernelRecord) -> int:
     s.freed[mm, to] = s.freed[mm, page]
     s.freed[mm, page] = 0
     move_attached(s, mm, page, to)
+
+
+@step(steps.MREMAP_MOVE)
+def mremap_move(s: State, t: int, k: KernelRecord) -> int:
+    """move_page_tables(): pages keep their index for rmap; a PMD entry moves to a PMD's place."""
+    mm, first, end = int(s.t_mm[t]), int(s.t_first[t]), int(s.t_end[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    to = int(s.t_other[t]) - (end - first)
+    for i in range(end - first):
+        if pte_of(s, mm, first + i) & PTE_HUGE:
+            same_place = (to - first) % int(s.nr_huge) == 0
+            if not (same_place and covers_pmd(s, first + i, first, end)):
+                split_huge_pmd(s, t, k, mm, first + i)
+        move_entry(s, mm, first + i, to + i)
     s.moved = 1
     s.cost[COST_TLB_FLUSHES] += 1
     mmap_write_unlock(s, mm)
@@ -170,21 +207,24 @@ def madvise(s: State, t: int, k: KernelRecord) -> int:
 
     mlock() goes on to populate the page (`t_return`), by a write where a private mapping allows it.
     It does not lock hugetlb pages, which nothing can take away.  MADV_WIPEONFORK is for anonymous
-    mappings only, of which hugetlb is none.
+    mappings only, of which hugetlb is none.  A VMA that ends inside a PMD's pages splits the entry
+    (vma_adjust_trans_huge()).
     """
-    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    mm, first, end = int(s.t_mm[t]), int(s.t_first[t]), int(s.t_end[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
     advice = int(s.t_value[t])
-    vma = int(s.vma[mm, page])
+    vma = int(s.vma[mm, first])
     if vma & VM_HUGETLB:
         advice &= ~VM_LOCKED
     of_file = (vma & (VM_FILE | VM_HUGETLB)) != 0
-    mapped = (vma & VM_MAPPED) != 0 and not (of_file and advice & VM_WIPEONFORK)
-    if not may_write(s, mm, page) or is_shared(s, mm, page):
+    mapped = range_mapped(s, t, mm) and not (of_file and advice & VM_WIPEONFORK)
+    if not may_write(s, mm, first) or is_shared(s, mm, first):
         s.t_fault[t] = FAULT_TOUCH
     if mapped:
-        s.vma[mm, page] = (int(s.vma[mm, page]) | (advice & 0xFFFF)) & ~(advice >> 16)
+        for page in range(first, end):
+            split_unless_covered(s, t, k, mm, page, first, end)
+            s.vma[mm, page] = (int(s.vma[mm, page]) | (advice & 0xFFFF)) & ~(advice >> 16)
     s.t_result[t] = OK if mapped else SEGV
     mmap_write_unlock(s, mm)
     return int(s.t_return[t]) if mapped else steps.IDLE
@@ -210,7 +250,9 @@ def clear_soft_dirty(s: State, t: int, k: KernelRecord) -> int:
     if is_hugetlb(s, mm, page):
         return steps.CLEAR_SOFT_DIRTY  # clear_refs_walk_ops does not look at hugetlb pages
     if pte & PTE_PRESENT:
-        pinned = (pte & PTE_WRITE) != 0 and ask(s, t, k, SOFT_DIRTY_SKIPS, int(s.pte_to[mm, page]))
+        frame = int(s.pte_to[mm, page])
+        small = (pte & PTE_HUGE) == 0  # clear_soft_dirty_pmd() does not ask
+        pinned = small and (pte & PTE_WRITE) != 0 and ask(s, t, k, SOFT_DIRTY_SKIPS, frame)
         if not pinned:
             s.pte[mm, page] = pte & ~(PTE_WRITE | PTE_SOFT_DIRTY)
     elif pte & (PTE_SWAP | PTE_MIGRATION):

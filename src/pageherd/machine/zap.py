@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
+from pageherd.machine.huge import split_unless_covered
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.questions import HUGETLB_DONTNEED, ZAP_DRAINS
@@ -16,6 +17,7 @@ from pageherd.machine.state import (
     DEAD,
     HOLD_FRAME,
     OK,
+    PTE_HUGE,
     PTE_PRESENT,
     PTE_SWAP,
     SEGV,
@@ -23,6 +25,7 @@ from pageherd.machine.state import (
     VM_MAPPED,
     ZERO_FRAME,
     ask,
+    folio_remove_rmap_pmd,
     free_swap_and_cache,
     free_swap_cache,
     is_hugetlb,
@@ -56,6 +59,34 @@ def may_discard(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     return not is_hugetlb(s, mm, page) or ask(s, t, k, HUGETLB_DONTNEED, 0) != 0
 
 
+@helper
+def empty(s: State, t: int, mm: int, page: int) -> None:
+    """Clear the entry; the mapping itself goes too, but for MADV_DONTNEED."""
+    set_pte(s, mm, page, 0, 0)
+    detach(s, mm, page)
+    if s.t_value[t] != KEEP:
+        s.vma[mm, page] = 0
+        s.vma_file[mm, page] = 0
+    s.want[mm, page] = untouched_value(s, mm, page)
+    s.freed[mm, page] = 0
+
+
+@helper
+def zap_huge_pmd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
+    """zap_huge_pmd(): the whole entry goes; a huge zero page leaves nothing to put."""
+    head, nr = int(s.pte_to[mm, page]), int(s.nr_huge)
+    for each in range(page, page + nr):
+        empty(s, t, mm, each)
+    s.t_page[t] = page + nr - 1
+    if head == ZERO_FRAME:
+        s.t_page[t] = page + nr
+        return steps.ZAP
+    folio_remove_rmap_pmd(s, t, k, head, mm, page)
+    s.t_frame[t] = head
+    s.t_held[t] = int(s.t_held[t]) | HOLD_FRAME
+    return steps.ZAP_PUT
+
+
 @step(steps.ZAP)
 def zap(s: State, t: int, k: KernelRecord) -> int:
     """zap_pte_range(): clear one entry and drop its mapping count; the page itself is put later.
@@ -73,22 +104,19 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
         if not may_discard(s, t, k, mm, page):
             s.t_result[t] = SEGV  # ENOMEM, EINVAL
             return steps.ZAP_END
-    else:
-        if not mmap_write_lock(s, t, mm):
-            return steps.BLOCKED
-        s.vma[mm, page] = 0
-        s.vma_file[mm, page] = 0
+    elif not mmap_write_lock(s, t, mm):
+        return steps.BLOCKED
     if s.batch_limit != 0 and ask(s, t, k, ZAP_DRAINS, 0):
         lru_add_drain(s, int(s.t_cpu[t]))
+    split_unless_covered(s, t, k, mm, page, page, int(s.t_other[t]))
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
-    set_pte(s, mm, page, 0, 0)
-    detach(s, mm, page)
-    s.want[mm, page] = untouched_value(s, mm, page)
-    s.freed[mm, page] = 0
+    if pte & PTE_HUGE:
+        return zap_huge_pmd(s, t, k, mm, page)
+    empty(s, t, mm, page)
     if pte & PTE_SWAP:
         free_swap_and_cache(s, t, k, to)
     elif pte & PTE_PRESENT and to != ZERO_FRAME:
-        page_remove_rmap(s, t, k, to)
+        page_remove_rmap(s, t, k, to, mm, page)
         s.t_frame[t] = to
         s.t_held[t] = (
             int(s.t_held[t]) | HOLD_FRAME

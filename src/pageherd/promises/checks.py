@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from pageherd.machine.jit import KernelRecord, helper, invoke_rule
 from pageherd.machine.layout import State
-from pageherd.machine.questions import COUNT_BOUNDS, ZERO_PIN
+from pageherd.machine.questions import (
+    COUNT_BOUNDS,
+    COUNT_FOLIO_BOUNDS,
+    COUNT_MMS_BOUNDS,
+    ZERO_PIN,
+)
 from pageherd.machine.state import (
     FOLL_PIN,
     HOLD_FRAME,
@@ -16,6 +21,7 @@ from pageherd.machine.state import (
     LIVE,
     NONE,
     PG_FILE,
+    PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SWAP,
@@ -23,11 +29,16 @@ from pageherd.machine.state import (
     PTE_WRITE,
     REF_FORKED,
     ZERO_FRAME,
+    compound_head,
+    folio_nr_pages,
     has_flag,
     in_swap_cache,
     is_anon,
     is_exclusive,
+    is_free,
     is_ksm,
+    is_large,
+    maps_folio_here,
 )
 from pageherd.machine.watch import (
     ALIVE,
@@ -40,12 +51,6 @@ from pageherd.machine.watch import (
     is_get_write,
     promised_to_follow,
 )
-
-
-@helper
-def is_free(s: State, frame: int) -> bool:
-    """A frame that the allocator may hand out."""
-    return bool(s.refcount[frame] == 0 and s.pincount[frame] == 0)
 
 
 @helper
@@ -158,32 +163,76 @@ def count_entries(s: State, slot: int) -> int:
 
 
 @helper
-def check_frame(s: State, k: KernelRecord, frame: int) -> None:
-    """`counts` and `exclusive` of one frame in use: the sum of its holders."""
+def references_to(s: State, k: KernelRecord, head: int) -> tuple[int, int]:
+    """References and pins of the folio that references and running paths hold."""
     references, pins = 0, 0
     for ref in range(s.ref_frame.shape[0]):
-        if s.ref_frame[ref] == frame + 1:
+        if s.ref_frame[ref] != 0 and compound_head(s, int(s.ref_frame[ref]) - 1) == head:
             if (int(s.ref_flags[ref]) & FOLL_PIN) == 0:
                 references += int(s.ref_times[ref])
-            elif frame != ZERO_FRAME or invoke_rule(k.rule[ZERO_PIN], s, 0, k, frame) != 0:
+            elif head != ZERO_FRAME or invoke_rule(k.rule[ZERO_PIN], s, 0, k, head) != 0:
                 pins += int(s.ref_times[ref])
     for t in range(s.t_held.shape[0]):
         held = int(s.t_held[t])
         if held:
-            references += int(held & HOLD_FRAME != 0 and s.t_frame[t] == frame)
-            references += int(held & HOLD_NEW != 0 and s.t_new[t] == frame)
-            pins += int(held & HOLD_PIN != 0 and s.t_frame[t] == frame)
-    if frame == ZERO_FRAME:
-        if s.refcount[frame] != references + 1 or s.pincount[frame] != pins:
+            here = compound_head(s, int(s.t_frame[t])) == head
+            references += int(held & HOLD_FRAME != 0 and here)
+            references += int(held & HOLD_NEW != 0 and s.t_new[t] == head)
+            pins += int(held & HOLD_PIN != 0 and here)
+    return references, pins
+
+
+@helper
+def count_folio(s: State, head: int) -> tuple[int, int]:
+    """How many entries map the folio (a PMD entry is one), and in how many processes."""
+    entries, mms = 0, 0
+    for mm in range(s.nr_mms):
+        found = 0
+        if s.mm_state[mm] == LIVE:
+            for page in range(s.nr_pages):
+                if maps_folio_here(s, mm, page, head):
+                    huge = (int(s.pte[mm, page]) & PTE_HUGE) != 0
+                    found += int(not huge or s.pte_to[mm, page] == head)
+        entries += found
+        mms += int(found != 0)
+    return entries, mms
+
+
+@helper
+def within(s: State, k: KernelRecord, question: int, frame: int, truth: int) -> bool:
+    """Whether the truth is what the way of counting vouches for."""
+    bounds = invoke_rule(k.rule[question], s, 0, k, frame)
+    return bounds % 4096 <= truth <= bounds // 4096
+
+
+@helper
+def check_folio(s: State, k: KernelRecord, head: int) -> None:
+    """`counts` of one folio in use: the sum of its holders, and what its counters vouch for."""
+    references, pins = references_to(s, k, head)
+    if head == ZERO_FRAME:
+        if s.refcount[head] != references + 1 or s.pincount[head] != pins:
             breach(s, COUNTS)
         return
-    maps = count_mappings(s, frame)
-    references += maps + int(in_swap_cache(s, frame)) + int(s.frame_batch[frame] != 0)
-    references += int(has_flag(s, frame, PG_FILE))  # the page cache's
-    if s.refcount[frame] != references or s.pincount[frame] != pins:
+    entries, mms = count_folio(s, head)
+    references += entries + int(s.frame_batch[head] != 0)
+    references += int(has_flag(s, head, PG_FILE))  # the page cache's
+    for frame in range(head, head + folio_nr_pages(s, head)):
+        references += int(in_swap_cache(s, frame))
+        check_page(s, k, frame)
+    if s.refcount[head] != references or s.pincount[head] != pins:
         breach(s, COUNTS)
-    bounds = invoke_rule(k.rule[COUNT_BOUNDS], s, 0, k, frame)
-    if maps < bounds % 4096 or maps > bounds // 4096:
+    if is_large(s, head):
+        if not within(s, k, COUNT_FOLIO_BOUNDS, head, entries):
+            breach(s, COUNTS)
+        if not within(s, k, COUNT_MMS_BOUNDS, head, mms):
+            breach(s, COUNTS)
+
+
+@helper
+def check_page(s: State, k: KernelRecord, frame: int) -> None:
+    """`counts` and `exclusive` of one page: its own mappings."""
+    maps = count_mappings(s, frame)
+    if not within(s, k, COUNT_BOUNDS, frame, maps):
         breach(s, COUNTS)
     if is_exclusive(s, frame):
         if maps > 1 or is_ksm(s, frame):
@@ -220,7 +269,7 @@ def check_state(s: State, k: KernelRecord) -> None:
     check_references(s)
     check_entries(s)
     for frame in range(s.nr_frames):
-        if not is_free(s, frame):
-            check_frame(s, k, frame)
+        if not is_free(s, frame) and compound_head(s, frame) == frame:
+            check_folio(s, k, frame)
     check_slots(s)
     check_file(s)

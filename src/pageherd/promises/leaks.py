@@ -7,7 +7,14 @@ from pageherd.machine.drive import run_path
 from pageherd.machine.file import drop_page_cache
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
-from pageherd.machine.state import LIVE, NR_CPUS, PG_WRITEBACK, clear_flag, lru_add_drain
+from pageherd.machine.state import (
+    LIVE,
+    NR_CPUS,
+    PG_WRITEBACK,
+    clear_flag,
+    compound_head,
+    lru_add_drain,
+)
 from pageherd.machine.watch import NO_LEAK, breach
 from pageherd.machine.zap import TAKE_OVER
 
@@ -58,7 +65,7 @@ def check_leaks(s: State, k: KernelRecord) -> None:
     for frame in range(1, s.nr_frames):
         for _ in range(2):
             clear_flag(s, frame, PG_WRITEBACK)
-            if s.refcount[frame] != 0:
+            if s.refcount[compound_head(s, frame)] != 0:
                 reclaim_frame(s, k, frame)
     if s.alarm != 0:  # what cannot even be torn down is not given back
         breach(s, NO_LEAK)

@@ -154,6 +154,7 @@ NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
         "odirect_write": "a disk reads the page at once; nothing looks through the reference later",
         "rdma_register": "needs an RDMA device",
         "rdma_register_ro": "needs an RDMA device",
+        "hugepage": "acts on huge pages, whose levers are missing",
         "writeback": "the end of write-back to a real device cannot be held back",
         "free": "the runner cannot make one lazyfree page be reclaimed",
         "ksm": "the runner does not drive ksmd",

@@ -83,6 +83,8 @@ def steer(test: Test, variant: str, kernel: Kernel, *, chosen: bool = True) -> l
         raise NotSteerable(NOT_STEERABLE["writeback"])
     if test.swap.stable_writes:
         raise NotSteerable("no swap device at hand needs stable pages under write-back")
+    if any(argument in {huge.name for huge in test.huge} for argument in _arguments(test, variant)):
+        raise NotSteerable(NOT_STEERABLE["hugepage"])
     parts = tuple(_rewritten(part, kernel, chosen) for part in test.variant_steps(variant))
     _check_direct_reads(tuple(steps_of(parts)))
     _check_tees(tuple(steps_of(parts)))
@@ -96,6 +98,11 @@ def steer(test: Test, variant: str, kernel: Kernel, *, chosen: bool = True) -> l
         _steered(name if not number else f"{name}#{number}", test, _decided(parts, done))
         for number, done in enumerate(product((True, False), repeat=maybes))
     ]
+
+
+def _arguments(test: Test, variant: str) -> Iterator[object]:
+    for step in steps_of(test.variant_steps(variant)):
+        yield from step.arguments
 
 
 def _check_direct_reads(steps: tuple[Step, ...]) -> None:

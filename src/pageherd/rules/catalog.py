@@ -6,6 +6,7 @@ from pageherd.rules import (
     calls,
     counting,
     fork,
+    huge,
     hugetlb,
     ksm,
     lazyfree,
@@ -20,7 +21,7 @@ from pageherd.rules.base import DECLARED, DecisionPoint
 
 FILES = (
     *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
-    *(lazyfree, counting, calls),
+    *(lazyfree, counting, huge, calls),
 )
 
 POINTS: Final[dict[str, DecisionPoint]] = dict(

@@ -1,23 +1,63 @@
-"""counting: how mappings are counted, and what the counter vouches for.
+"""counting: how mappings are counted, what the counters say, and what they vouch for.
 
-Three questions: the counter after one mapping more, after one less, and between which numbers the
-true number of mappings must then lie (lowest + 4096 * highest).
+Every way of counting that shipped or was proposed answers the same questions: the counters after
+one mapping more and one less, by a page-table entry or by a PMD entry for a whole folio; then how
+often a page is mapped, how often a folio is, and whether more than one process maps it; and last
+between which numbers the truth must lie (lowest + 4096 * highest), which is what the promise
+`counts` holds it to.
+
+A small page has one counter, `mapcount`.  A large folio has one for each page, one at its head for
+entries that map it whole (`entire_mapcount`), and in some kernels the total (`large_mapcount`) and
+the two processes that map it most (`mm_id`).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from pageherd.machine.jit import KernelRecord
+from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
-from pageherd.machine.questions import COUNT_BOUNDS, COUNT_ON_MAP, COUNT_ON_UNMAP
+from pageherd.machine.questions import (
+    COUNT_BOUNDS,
+    COUNT_FOLIO,
+    COUNT_FOLIO_BOUNDS,
+    COUNT_MMS_BOUNDS,
+    COUNT_ON_MAP,
+    COUNT_ON_MAP_PMD,
+    COUNT_ON_UNMAP,
+    COUNT_ON_UNMAP_PMD,
+    COUNT_PAGE,
+    COUNT_SHARED,
+    NO,
+    YES,
+)
+from pageherd.machine.state import (
+    LIVE,
+    PG_MAYBE_SHARED,
+    PTE_HUGE,
+    clear_flag,
+    compound_head,
+    folio_nr_pages,
+    has_flag,
+    is_large,
+    maps_folio_here,
+    maps_here,
+    set_flag,
+)
 from pageherd.rules.base import decision_point, no
 
 POINT = decision_point(
     "counting",
     COUNT_ON_MAP,
     COUNT_ON_UNMAP,
+    COUNT_ON_MAP_PMD,
+    COUNT_ON_UNMAP_PMD,
+    COUNT_PAGE,
+    COUNT_FOLIO,
+    COUNT_SHARED,
     COUNT_BOUNDS,
+    COUNT_FOLIO_BOUNDS,
+    COUNT_MMS_BOUNDS,
     kernel_function="page_add_anon_rmap, page_remove_rmap",
     about="how are the mappings of a page counted?",
 )
@@ -27,6 +67,57 @@ UNBOUNDED: Final = 4095
 ONCE: Final = 1
 MANY_OF_THREE: Final = 2
 MANY_OF_FOUR: Final = 3
+
+
+def anything(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Vouches for nothing."""
+    return HIGHEST * UNBOUNDED
+
+
+# -- walks, for those who do not count -------------------------------------------------------------
+
+
+@helper
+def walk(s: State, frame: int) -> tuple[int, int]:
+    """How many entries map the folio of `frame`, and in how many processes.
+
+    A PMD entry is one entry; every page-table entry looked at is an rmap step.
+    """
+    head = compound_head(s, frame)
+    entries, mms = 0, 0
+    for mm in range(s.nr_mms):
+        found = 0
+        if s.mm_state[mm] == LIVE:
+            for page in range(s.nr_pages):
+                if maps_folio_here(s, mm, page, head):
+                    huge = (int(s.pte[mm, page]) & PTE_HUGE) != 0
+                    found += int(not huge or s.pte_to[mm, page] == head)
+        entries += found
+        mms += int(found != 0)
+    return entries, mms
+
+
+def folio_by_walk(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As many entries as an rmap walk finds."""
+    return walk(s, frame)[0]
+
+
+def shared_by_walk(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Whether an rmap walk meets two processes."""
+    return YES if walk(s, frame)[1] > 1 else NO
+
+
+def page_by_walk(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As many entries for this page as an rmap walk finds."""
+    count = 0
+    for mm in range(s.nr_mms):
+        if s.mm_state[mm] == LIVE:
+            for page in range(s.nr_pages):
+                count += int(maps_here(s, mm, page, frame))
+    return count
+
+
+# -- exact -----------------------------------------------------------------------------------------
 
 
 def exact_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
@@ -39,14 +130,457 @@ def exact_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return int(s.mapcount[frame]) - 1
 
 
+def exact_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Every PMD mapping counts (compound_mapcount)."""
+    return int(s.entire_mapcount[frame]) + 1
+
+
+def exact_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Every PMD mapping counts (compound_mapcount)."""
+    return int(s.entire_mapcount[frame]) - 1
+
+
+@helper
+def entire_mapcount(s: State, frame: int) -> int:
+    """How many PMD entries map the folio; none can map a small page."""
+    return int(s.entire_mapcount[compound_head(s, frame)]) if is_large(s, frame) else 0
+
+
+def exact_page(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """page_mapcount(): its own entries and those that map the whole folio."""
+    return int(s.mapcount[frame]) + entire_mapcount(s, frame)
+
+
+def exact_folio(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """total_mapcount(): a loop over the pages of the folio."""
+    head = compound_head(s, frame)
+    count = entire_mapcount(s, head)
+    for each in range(head, head + folio_nr_pages(s, head)):
+        count += int(s.mapcount[each])
+    return count
+
+
+def exact_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """page_mapcount() > 1 of this page stands for the folio."""
+    return YES if int(s.mapcount[frame]) + entire_mapcount(s, frame) > 1 else NO
+
+
 def exact_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Exactly as many mappings as the counter says."""
+    """Exactly as many mappings as the counters say."""
+    return (int(s.mapcount[frame]) + entire_mapcount(s, frame)) * (1 + HIGHEST)
+
+
+def exact_folio_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Exactly as many entries as the counters of the folio add up to."""
+    head = compound_head(s, frame)
+    count = entire_mapcount(s, head)
+    for each in range(head, head + folio_nr_pages(s, head)):
+        count += int(s.mapcount[each])
+    return count * (1 + HIGHEST)
+
+
+POINT.group(
+    "exact",
+    "_mapcount of each page, compound_mapcount; until v6.9",
+    exact_map,
+    exact_unmap,
+    exact_map_pmd,
+    exact_unmap_pmd,
+    exact_page,
+    exact_folio,
+    exact_shared,
+    exact_bounds,
+    exact_folio_bounds,
+    anything,
+)
+
+# -- exact, and the total --------------------------------------------------------------------------
+
+
+@helper
+def add_total(s: State, frame: int, n: int) -> None:
+    """_large_mapcount, of large folios only."""
+    if is_large(s, frame):
+        head = compound_head(s, frame)
+        s.large_mapcount[head] = int(s.large_mapcount[head]) + n
+
+
+def total_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The page's counter and the folio's total."""
+    add_total(s, frame, 1)
+    return int(s.mapcount[frame]) + 1
+
+
+def total_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The page's counter and the folio's total."""
+    add_total(s, frame, -1)
+    return int(s.mapcount[frame]) - 1
+
+
+def total_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The entire counter and the folio's total."""
+    add_total(s, frame, 1)
+    return int(s.entire_mapcount[frame]) + 1
+
+
+def total_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The entire counter and the folio's total."""
+    add_total(s, frame, -1)
+    return int(s.entire_mapcount[frame]) - 1
+
+
+@helper
+def folio_mapcount(s: State, frame: int) -> int:
+    """folio_mapcount(): one number, no loop."""
+    if is_large(s, frame):
+        return int(s.large_mapcount[compound_head(s, frame)])
+    return int(s.mapcount[frame])
+
+
+def total_folio(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """folio_mapcount()."""
+    return folio_mapcount(s, frame)
+
+
+def total_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """folio_likely_mapped_shared(): sure if there are more maps than pages, else page 0's guess."""
+    count = folio_mapcount(s, frame)
+    if not is_large(s, frame) or count <= 1:
+        return YES if count > 1 else NO
+    head = compound_head(s, frame)
+    if s.entire_mapcount[head] != 0 or count > folio_nr_pages(s, head):
+        return YES
+    return YES if s.mapcount[head] > 1 else NO
+
+
+def total_folio_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Exactly as many entries as the total says."""
+    return folio_mapcount(s, frame) * (1 + HIGHEST)
+
+
+POINT.group(
+    "exact-and-total",
+    "_large_mapcount beside the counters of the pages; v6.10 to v6.14 (05c5323b2a34)",
+    total_map,
+    total_unmap,
+    total_map_pmd,
+    total_unmap_pmd,
+    exact_page,
+    total_folio,
+    total_shared,
+    exact_bounds,
+    total_folio_bounds,
+    anything,
+)
+
+# -- who maps it: two slots for processes ----------------------------------------------------------
+
+
+@helper
+def mm_slot(s: State, head: int, mm: int) -> int:
+    """The slot of `mm` (its number + 1; 0 finds a free one), or 2."""
+    for slot in range(2):
+        if s.mm_id[head, slot] == mm:
+            return slot
+    return 2
+
+
+@helper
+def add_mm(s: State, t: int, frame: int) -> None:
+    """__folio_add_large_mapcount()s part for one process: 6af8cb80d3a9, v6.15."""
+    if not is_large(s, frame):
+        return
+    head, mm = compound_head(s, frame), int(s.t_rmap_mm[t]) + 1
+    slot = mm_slot(s, head, mm)
+    if slot < 2:
+        s.mm_id_mapcount[head, slot] = int(s.mm_id_mapcount[head, slot]) + 1
+        return
+    slot = mm_slot(s, head, 0)
+    if slot < 2:
+        s.mm_id[head, slot] = mm
+        s.mm_id_mapcount[head, slot] = 1
+        if s.large_mapcount[head] != 1:
+            set_flag(s, head, PG_MAYBE_SHARED)
+
+
+@helper
+def remove_mm(s: State, t: int, frame: int) -> None:
+    """folio_sub_large_mapcount()s part: sharing ends when one slot has all mappings that are left.
+
+    Only looked at when this process has no slot, or gives its slot up: else it may stay "maybe".
+    """
+    if not is_large(s, frame):
+        return
+    head, mm = compound_head(s, frame), int(s.t_rmap_mm[t]) + 1
+    slot = mm_slot(s, head, mm)
+    if slot < 2:
+        s.mm_id_mapcount[head, slot] = int(s.mm_id_mapcount[head, slot]) - 1
+        if s.mm_id_mapcount[head, slot] != 0:
+            return
+        s.mm_id[head, slot] = 0
+    for each in range(2):
+        if s.mm_id[head, each] != 0 and s.mm_id_mapcount[head, each] == s.large_mapcount[head]:
+            clear_flag(s, head, PG_MAYBE_SHARED)
+    if s.large_mapcount[head] == 0:
+        clear_flag(s, head, PG_MAYBE_SHARED)
+
+
+def ids_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The page's counter, the total, and the process's slot."""
+    add_total(s, frame, 1)
+    add_mm(s, t, frame)
+    return int(s.mapcount[frame]) + 1
+
+
+def ids_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The page's counter, the total, and the process's slot."""
+    add_total(s, frame, -1)
+    remove_mm(s, t, frame)
+    return int(s.mapcount[frame]) - 1
+
+
+def ids_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The entire counter, the total, and the process's slot."""
+    add_total(s, frame, 1)
+    add_mm(s, t, frame)
+    return int(s.entire_mapcount[frame]) + 1
+
+
+def ids_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The entire counter, the total, and the process's slot."""
+    add_total(s, frame, -1)
+    remove_mm(s, t, frame)
+    return int(s.entire_mapcount[frame]) - 1
+
+
+@helper
+def maybe_mapped_shared(s: State, frame: int) -> bool:
+    """folio_maybe_mapped_shared(): "no" is certain, "yes" is not."""
+    if not is_large(s, frame) or folio_mapcount(s, frame) <= 1:
+        return folio_mapcount(s, frame) > 1
+    return has_flag(s, frame, PG_MAYBE_SHARED)
+
+
+def ids_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """folio_maybe_mapped_shared()."""
+    return YES if maybe_mapped_shared(s, frame) else NO
+
+
+def ids_mms_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """ "Not shared" vouches for one process at most."""
+    if is_large(s, frame) and not maybe_mapped_shared(s, frame):
+        return HIGHEST
+    return HIGHEST * UNBOUNDED
+
+
+POINT.group(
+    "mm-ids",
+    "folio_maybe_mapped_shared, beside the counters of the pages; v6.15 (6af8cb80d3a9)",
+    ids_map,
+    ids_unmap,
+    ids_map_pmd,
+    ids_unmap_pmd,
+    exact_page,
+    total_folio,
+    ids_shared,
+    exact_bounds,
+    total_folio_bounds,
+    ids_mms_bounds,
+)
+
+# -- no counters of the pages of large folios ------------------------------------------------------
+
+
+def ids_only_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The total and the process's slot; a small page's own counter."""
+    add_total(s, frame, 1)
+    add_mm(s, t, frame)
+    return int(s.mapcount[frame]) + int(not is_large(s, frame))
+
+
+def ids_only_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The total and the process's slot; a small page's own counter."""
+    add_total(s, frame, -1)
+    remove_mm(s, t, frame)
+    return int(s.mapcount[frame]) - int(not is_large(s, frame))
+
+
+def average_page(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """folio_average_page_mapcount(): rounded, and at least 1 while anything is mapped."""
+    if not is_large(s, frame):
+        return int(s.mapcount[frame])
+    head, nr = compound_head(s, frame), folio_nr_pages(s, frame)
+    entire = int(s.entire_mapcount[head])
+    singles = int(s.large_mapcount[head]) - entire
+    average = entire + (singles + nr // 2) // nr
+    return max(average, 1) if s.large_mapcount[head] != 0 else 0
+
+
+def small_page_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Exact for a small page; nothing is said about one page of a large folio."""
+    if is_large(s, frame):
+        return HIGHEST * UNBOUNDED
     return int(s.mapcount[frame]) * (1 + HIGHEST)
 
 
 POINT.group(
-    "exact", "_mapcount of a small page; all kernels so far", exact_map, exact_unmap, exact_bounds
+    "mm-ids-only",
+    "CONFIG_NO_PAGE_MAPCOUNT; v6.15 (2f633d377d1f), off by default",
+    ids_only_map,
+    ids_only_unmap,
+    ids_map_pmd,
+    ids_unmap_pmd,
+    average_page,
+    total_folio,
+    ids_shared,
+    small_page_bounds,
+    total_folio_bounds,
+    ids_mms_bounds,
 )
+
+# -- total mapped pages ----------------------------------------------------------------------------
+
+
+@helper
+def add_mapped_pages(s: State, frame: int, n: int) -> None:
+    """The entire mapcount is gone: its place holds how many pages are mapped in all."""
+    if is_large(s, frame):
+        head = compound_head(s, frame)
+        s.entire_mapcount[head] = int(s.entire_mapcount[head]) + n
+
+
+def mapped_pages_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """One page more."""
+    add_total(s, frame, 1)
+    add_mapped_pages(s, frame, 1)
+    add_mm(s, t, frame)
+    return int(s.mapcount[frame]) + int(not is_large(s, frame))
+
+
+def mapped_pages_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """One page less."""
+    add_total(s, frame, -1)
+    add_mapped_pages(s, frame, -1)
+    remove_mm(s, t, frame)
+    return int(s.mapcount[frame]) - int(not is_large(s, frame))
+
+
+def mapped_pages_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As many pages more as the folio has."""
+    add_total(s, frame, 1)
+    add_mm(s, t, frame)
+    return int(s.entire_mapcount[frame]) + folio_nr_pages(s, frame)
+
+
+def mapped_pages_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As many pages less as the folio has."""
+    add_total(s, frame, -1)
+    remove_mm(s, t, frame)
+    return int(s.entire_mapcount[frame]) - folio_nr_pages(s, frame)
+
+
+def average_of_mapped_pages(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Mapped pages by pages, rounded, and at least 1 while anything is mapped."""
+    if not is_large(s, frame):
+        return int(s.mapcount[frame])
+    head, nr = compound_head(s, frame), folio_nr_pages(s, frame)
+    pages = int(s.entire_mapcount[head])
+    return max((pages + nr // 2) // nr, 1) if pages != 0 else 0
+
+
+POINT.group(
+    "total-mapped-pages",
+    "proposal: David Hildenbrand, [PATCH RFC 00/13] mm/rmap: support arbitrary folio mappings,"
+    " 12 Apr 2026",
+    mapped_pages_map,
+    mapped_pages_unmap,
+    mapped_pages_map_pmd,
+    mapped_pages_unmap_pmd,
+    average_of_mapped_pages,
+    total_folio,
+    ids_shared,
+    small_page_bounds,
+    total_folio_bounds,
+    ids_mms_bounds,
+)
+
+# -- one for each process's page table -------------------------------------------------------------
+
+
+@helper
+def mapped_beside(s: State, t: int, frame: int) -> bool:
+    """Whether another page of the folio is mapped in the same page table of this process."""
+    if not is_large(s, frame):
+        return False
+    mm, page = int(s.t_rmap_mm[t]), int(s.t_rmap_page[t])
+    first = page - page % int(s.nr_huge)
+    for other in range(first, min(first + int(s.nr_huge), int(s.nr_pages))):
+        if other != page and maps_folio_here(s, mm, other, compound_head(s, frame)):
+            return True
+    return False
+
+
+def table_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The first page of a folio that a page table maps counts."""
+    if not is_large(s, frame):
+        return int(s.mapcount[frame]) + 1
+    add_total(s, frame, int(not mapped_beside(s, t, frame)))
+    return 0
+
+
+def table_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The last page of a folio that a page table maps counts."""
+    if not is_large(s, frame):
+        return int(s.mapcount[frame]) - 1
+    add_total(s, frame, -int(not mapped_beside(s, t, frame)))
+    return 0
+
+
+def table_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """A PMD entry counts as a page table does."""
+    add_total(s, frame, 1)
+    return 0
+
+
+def table_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """A PMD entry counts as a page table does; split, its pages go on counting."""
+    mm, page = int(s.t_rmap_mm[t]), int(s.t_rmap_page[t])
+    if not maps_folio_here(s, mm, page, frame):
+        add_total(s, frame, -1)
+    return 0
+
+
+def table_page(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As many page tables as map anything of the folio."""
+    return folio_mapcount(s, frame)
+
+
+def table_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Two page tables; they may be one process's."""
+    return YES if folio_mapcount(s, frame) > 1 else NO
+
+
+def table_mms_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """No more processes than page tables."""
+    return HIGHEST * folio_mapcount(s, frame)
+
+
+POINT.group(
+    "page-tables",
+    "proposal: Matthew Wilcox, 17 Dec 2021: several entries of one VMA and page table count once",
+    table_map,
+    table_unmap,
+    table_map_pmd,
+    table_unmap_pmd,
+    table_page,
+    folio_by_walk,
+    table_shared,
+    small_page_bounds,
+    anything,
+    table_mms_bounds,
+)
+
+# -- three states ----------------------------------------------------------------------------------
 
 
 def three_state_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
@@ -59,10 +593,26 @@ def three_state_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return 0 if s.mapcount[frame] == ONCE else MANY_OF_THREE
 
 
+def three_state_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Three states for the entries that map the whole folio."""
+    return min(int(s.entire_mapcount[frame]) + 1, MANY_OF_THREE)
+
+
+def three_state_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """From "possibly more" there is no way back."""
+    return 0 if s.entire_mapcount[frame] == ONCE else MANY_OF_THREE
+
+
+def three_state_page(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """The state read as if it were a count."""
+    return int(s.mapcount[frame]) + entire_mapcount(s, frame)
+
+
 def three_state_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Exact for none and one; "possibly more" vouches for nothing."""
-    state = int(s.mapcount[frame])
-    return HIGHEST * UNBOUNDED if state >= MANY_OF_THREE else state * (1 + HIGHEST)
+    most = max(int(s.mapcount[frame]), entire_mapcount(s, frame))
+    state = int(s.mapcount[frame]) + entire_mapcount(s, frame)
+    return HIGHEST * UNBOUNDED if most >= MANY_OF_THREE else state * (1 + HIGHEST)
 
 
 POINT.group(
@@ -70,7 +620,14 @@ POINT.group(
     "proposal: Matthew Wilcox, 17 Dec 2021: not mapped, mapped once, possibly more",
     three_state_map,
     three_state_unmap,
+    three_state_map_pmd,
+    three_state_unmap_pmd,
+    three_state_page,
+    folio_by_walk,
+    exact_shared,
     three_state_bounds,
+    anything,
+    anything,
 )
 
 
@@ -85,10 +642,22 @@ def zero_one_two_many_unmap(s: State, t: int, k: KernelRecord, frame: int) -> in
     return MANY_OF_FOUR if count >= MANY_OF_FOUR else count - 1
 
 
+def zero_one_two_many_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Exact up to two entries that map the whole folio, then many."""
+    return min(int(s.entire_mapcount[frame]) + 1, MANY_OF_FOUR)
+
+
+def zero_one_two_many_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """From many nothing is known."""
+    count = int(s.entire_mapcount[frame])
+    return MANY_OF_FOUR if count >= MANY_OF_FOUR else count - 1
+
+
 def zero_one_two_many_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Exact for none, one and two; many vouches for nothing."""
-    count = int(s.mapcount[frame])
-    return HIGHEST * UNBOUNDED if count >= MANY_OF_FOUR else count * (1 + HIGHEST)
+    most = max(int(s.mapcount[frame]), entire_mapcount(s, frame))
+    count = int(s.mapcount[frame]) + entire_mapcount(s, frame)
+    return HIGHEST * UNBOUNDED if most >= MANY_OF_FOUR else count * (1 + HIGHEST)
 
 
 POINT.group(
@@ -96,19 +665,29 @@ POINT.group(
     "proposal: three states with an exact two",
     zero_one_two_many_map,
     zero_one_two_many_unmap,
+    zero_one_two_many_map_pmd,
+    zero_one_two_many_unmap_pmd,
+    three_state_page,
+    folio_by_walk,
+    exact_shared,
     zero_one_two_many_bounds,
+    anything,
+    anything,
 )
 
-
-def nothing_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """No counter vouches for nothing."""
-    return HIGHEST * UNBOUNDED
-
+# -- none ------------------------------------------------------------------------------------------
 
 POINT.group(
     "none",
     "proposal: Linus Torvalds, 19 Dec 2021: get rid of mapcount, use rmap where it matters",
     no,
     no,
-    nothing_bounds,
+    no,
+    no,
+    page_by_walk,
+    folio_by_walk,
+    shared_by_walk,
+    anything,
+    anything,
+    anything,
 )

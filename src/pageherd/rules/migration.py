@@ -9,6 +9,8 @@ from pageherd.machine.jit import KernelRecord
 from pageherd.machine.layout import State
 from pageherd.machine.migrate import WAS_MAPPED, WAS_MLOCKED
 from pageherd.machine.questions import (
+    COUNT_FOLIO,
+    COUNT_SHARED,
     MIGRATION_COPIES_FIRST,
     MIGRATION_DIRTY,
     MIGRATION_DRAINS,
@@ -19,6 +21,7 @@ from pageherd.machine.questions import (
     RMAP_STOPS,
     YES,
 )
+from pageherd.machine.state import ask, is_large
 from pageherd.rules.base import decision_point, no, yes
 from pageherd.rules.reclaim import mapped_twice_by_rmap
 
@@ -78,6 +81,8 @@ MOVE = decision_point("move-skips", MOVE_SKIPS, kernel_function="add_page_for_mi
 @MOVE.alternative("mapped-more-than-once", "page_mapcount() > 1; folio_maybe_mapped_shared()")
 def mapped_more_than_once(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Without MPOL_MF_MOVE_ALL, skip a page that the counter says is mapped more than once."""
+    if is_large(s, frame):
+        return ask(s, t, k, COUNT_SHARED, frame)
     return YES if s.mapcount[frame] > 1 else NO
 
 
@@ -90,4 +95,6 @@ STOPS.group("at-the-end", "proposal: without a count the walk visits every proce
 @STOPS.alternative("when-unmapped", "page_not_mapped(), folio_not_mapped(): all kernels so far")
 def when_unmapped(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """As soon as the counter says that no mapping is left."""
+    if is_large(s, frame):
+        return YES if ask(s, t, k, COUNT_FOLIO, frame) == 0 else NO
     return YES if s.mapcount[frame] == 0 else NO

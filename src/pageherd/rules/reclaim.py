@@ -6,19 +6,29 @@ from pageherd.machine.jit import KernelRecord
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
     COPY_DROPS_SWAP,
+    COUNT_FOLIO,
+    COUNT_PAGE,
+    COUNT_SHARED,
     NO,
     PAGEOUT_SKIPS,
+    PAGEOUT_SPLITS,
     RECLAIM_SKIPS,
     STILL_MAPPED,
+    SWAPOUT_SPLITS,
     UNMAP_REFUSES,
     YES,
     ZAP_DRAINS,
 )
 from pageherd.machine.state import (
     NONE,
+    PG_PARTIALLY_MAPPED,
+    ask,
+    compound_head,
     find_mapping,
+    has_flag,
     in_swap_cache,
     is_exclusive,
+    is_large,
     page_maybe_dma_pinned,
 )
 from pageherd.rules.base import decision_point, no, yes
@@ -32,17 +42,49 @@ PAGEOUT.group("nothing", "ordinary reclaim does not mind shared pages", no)
 @PAGEOUT.alternative("not-mapped-once", "page_mapcount() != 1; v5.4 (1a4e58cce84e) and later")
 def not_mapped_once(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Skip a page unless the counter says it is mapped exactly once."""
-    return YES if s.mapcount[frame] != 1 else NO
+    return YES if ask(s, t, k, COUNT_PAGE, frame) != 1 else NO
+
+
+@PAGEOUT.alternative("maybe-shared", "folio_maybe_mapped_shared; v6.8 and later")
+def maybe_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Skip a small page unless it is mapped exactly once, a folio that more processes may map."""
+    if is_large(s, frame):
+        return ask(s, t, k, COUNT_SHARED, frame)
+    return YES if ask(s, t, k, COUNT_PAGE, frame) != 1 else NO
 
 
 @PAGEOUT.alternative("mapped-twice-by-rmap", "proposal: look the mappings up with rmap")
 def mapped_twice_by_rmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Skip a page for which an rmap walk finds a second mapping."""
+    """Skip a page for which an rmap walk finds a second mapping, a folio with a second process."""
     pages = int(s.nr_pages)
     first = find_mapping(s, frame, 0, 0)
     if first == NONE:
         return NO
-    return YES if find_mapping(s, frame, first // pages, first % pages + 1) != NONE else NO
+    at, page = first // pages, first % pages + 1
+    if is_large(s, frame):
+        at, page = at + 1, 0
+    return YES if find_mapping(s, frame, at, page) != NONE else NO
+
+
+SPLITS = decision_point(
+    "pageout-splits", PAGEOUT_SPLITS, kernel_function="madvise_cold_or_pageout_pte_range"
+)
+SPLITS.group("pte-mapped", "madvise_cold_or_pageout_pte_range; until v6.8", yes)
+SPLITS.group("partly-mapped", "madvise_folio_pte_batch; v6.10 and later (3931b871c490)", no)
+
+BEFORE_SWAP = decision_point("swapout-splits", SWAPOUT_SPLITS, kernel_function="shrink_folio_list")
+
+
+@BEFORE_SWAP.alternative("without-pmd-entry", "shrink_page_list, compound_mapcount; until v6.8")
+def without_pmd_entry(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Split a folio that no PMD entry maps: some of its pages can probably be freed without I/O."""
+    return YES if s.entire_mapcount[compound_head(s, frame)] == 0 else NO
+
+
+@BEFORE_SWAP.alternative("partly-mapped", "folio_test_partially_mapped; v6.10 and later")
+def partly_mapped(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Split a folio on the deferred split queue, because a page of it was unmapped."""
+    return YES if has_flag(s, frame, PG_PARTIALLY_MAPPED) else NO
 
 
 SKIPS = decision_point("reclaim-skips", RECLAIM_SKIPS, kernel_function="shrink_page_list")
@@ -79,6 +121,8 @@ MAPPED = decision_point("still-mapped", STILL_MAPPED, kernel_function="page_mapp
 @MAPPED.alternative("by-count", "page_mapped(), folio_mapped(): the map count is not zero")
 def by_count(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """The counter is not zero."""
+    if is_large(s, frame):
+        return YES if ask(s, t, k, COUNT_FOLIO, frame) != 0 else NO
     return YES if s.mapcount[frame] != 0 else NO
 
 

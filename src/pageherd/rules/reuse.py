@@ -8,15 +8,26 @@ from __future__ import annotations
 
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
-from pageherd.machine.questions import COPY, REUSE, REUSE_PAGE, WAIT_FOR_LOCK
+from pageherd.machine.questions import (
+    COPY,
+    COUNT_FOLIO,
+    COUNT_SHARED,
+    REUSE,
+    REUSE_PAGE,
+    WAIT_FOR_LOCK,
+)
 from pageherd.machine.state import (
     PG_DIRTY,
     PG_LRU,
     PG_WRITEBACK,
+    ask,
+    compound_head,
     delete_from_swap_cache,
+    folio_nr_pages,
     has_flag,
     in_swap_cache,
     is_exclusive,
+    is_large,
     locked_by_other,
     lru_add_drain,
     page_count,
@@ -32,28 +43,51 @@ POINT = decision_point("reuse", REUSE, kernel_function="do_wp_page")
 
 
 @helper
-def reuse_swap_page(s: State, frame: int, maps: int) -> bool:
+def map_swapcount(s: State, frame: int, entries: int) -> int:
+    """page_trans_huge_map_swapcount(): of a folio the busiest page counts, and every PMD entry.
+
+    `entries` are swap entries of this very page that still count, though the machine dropped them.
+    """
+    head, most = compound_head(s, frame), 0
+    for each in range(head, head + folio_nr_pages(s, head)):
+        count = int(s.mapcount[each]) + swap_count_of(s, each)
+        most = max(most, count + (entries if each == frame else 0))
+    return most + (int(s.entire_mapcount[head]) if is_large(s, head) else 0)
+
+
+@helper
+def others_swapped(s: State, frame: int) -> bool:
+    """Whether a swap entry names another page of the folio."""
+    head = compound_head(s, frame)
+    for each in range(head, head + folio_nr_pages(s, head)):
+        if each != frame and swap_count_of(s, each) != 0:
+            return True
+    return False
+
+
+@helper
+def reuse_swap_page(s: State, frame: int, entries: int) -> bool:
     """reuse_swap_page(): one user by maps + swap entries; leaves the swap cache if it can.
 
     Under write-back to a device that needs stable pages the answer is no.
     """
-    if maps + swap_count_of(s, frame) > 1:
+    count = map_swapcount(s, frame, entries)
+    if count > 1:
         return False
-    if in_swap_cache(s, frame):
+    if in_swap_cache(s, frame) and count == 1 and not others_swapped(s, frame):
         if has_flag(s, frame, PG_WRITEBACK):
             return bool(s.swap_stable_writes == 0)
-        if swap_count_of(s, frame) + maps == 1:
-            set_flag(s, frame, PG_DIRTY)
-            delete_from_swap_cache(s, frame)
+        set_flag(s, frame, PG_DIRTY)
+        delete_from_swap_cache(s, frame)
     return True
 
 
 @helper
-def reuse_by_count(s: State, t: int, frame: int, maps: int) -> int:
+def reuse_by_count(s: State, t: int, frame: int) -> int:
     """do_wp_page() until v5.8: under the page lock, which it may sleep for."""
     if not trylock_page(s, t, frame):
         return WAIT_FOR_LOCK if locked_by_other(s, t, frame) else COPY
-    reuse = reuse_swap_page(s, frame, maps)
+    reuse = reuse_swap_page(s, frame, 0)
     unlock_page(s, frame)
     return REUSE_PAGE if reuse else COPY
 
@@ -61,7 +95,7 @@ def reuse_by_count(s: State, t: int, frame: int, maps: int) -> int:
 @POINT.alternative("by-mapcount", "do_wp_page, reuse_swap_page; until v5.8 (09854ba94c6a)")
 def by_mapcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Reuse when the page is mapped once and no swap entry names it; references do not count."""
-    return reuse_by_count(s, t, frame, int(s.mapcount[frame]))
+    return reuse_by_count(s, t, frame)
 
 
 @POINT.alternative("by-refcount", "do_wp_page; v5.9 to v5.17 (09854ba94c6a)")
@@ -110,10 +144,41 @@ def by_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return alone_after_drop(s, t, frame)
 
 
+@POINT.alternative(
+    "by-exclusive-small", "wp_can_reuse_anon_folio; until v6.14, a large folio is never alone"
+)
+def by_exclusive_small(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As by-exclusive, but a page of a large folio that is not marked is copied."""
+    if is_exclusive(s, frame):
+        return REUSE_PAGE
+    return COPY if is_large(s, frame) else alone_after_drop(s, t, frame)
+
+
+@POINT.alternative("by-exclusive-or-mm", "__wp_can_reuse_large_anon_folio; v6.15 (1da190f4d0a6)")
+def by_exclusive_or_mm(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As by-exclusive; a page of a large folio also when only this process has references to it.
+
+    A folio of which a single entry is left is copied, to give its memory back.
+    """
+    if is_exclusive(s, frame):
+        return REUSE_PAGE
+    if not is_large(s, frame):
+        return alone_after_drop(s, t, frame)
+    if ask(s, t, k, COUNT_FOLIO, frame) <= 1 or ask(s, t, k, COUNT_SHARED, frame):
+        return COPY
+    if in_swap_cache(s, frame):
+        if not trylock_page(s, t, frame):
+            return COPY
+        try_to_free_swap(s, frame)
+        unlock_page(s, frame)
+    alone = page_count(s, frame) == ask(s, t, k, COUNT_FOLIO, frame)
+    return REUSE_PAGE if alone else COPY
+
+
 @POINT.alternative("by-state", "proposal: Willy's three states, used for write faults")
 def by_state(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Reuse when the counter says "mapped exactly once"; "possibly more" copies."""
-    return reuse_by_count(s, t, frame, int(s.mapcount[frame]))
+    return reuse_by_count(s, t, frame)
 
 
 @POINT.alternative("by-exclusive-bit", "proposal: one bit, set by every COW copy, cleared by fork")

@@ -22,6 +22,7 @@ from pageherd.machine.questions import (
     SWAPIN,
     SWAPIN_DROP,
     SWAPIN_READ_MAPS_WRITABLE,
+    SWAPIN_WHOLE,
     YES,
 )
 from pageherd.machine.state import (
@@ -31,6 +32,7 @@ from pageherd.machine.state import (
     PTE_SWP_EXCLUSIVE,
     SWAP_ZRAM,
     VM_LOCKED,
+    folio_nr_pages,
     has_flag,
     is_ksm,
     lru_add_drain,
@@ -65,7 +67,7 @@ def by_mapcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
     The kernel asks before it drops the entry, so that a lone owner counts 0 maps + 1 entry.
     """
-    if is_write(s, t) and reuse_swap_page(s, frame, int(s.mapcount[frame]) + 1):
+    if is_write(s, t) and reuse_swap_page(s, frame, 1):
         return MAP_WRITABLE
     return MAP_READ_ONLY
 
@@ -129,6 +131,16 @@ def before_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return DROP_BEFORE if is_write(s, t) and alone else KEEP_CACHE
 
 
+@DROP.alternative("before-write-whole", "should_try_to_free_swap; v6.12, of a folio every page")
+def before_write_whole(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As before-write, where the cache has a reference for each page of a folio."""
+    drain_for_write(s, t, frame)
+    if is_mlocked(s, t):
+        return DROP_BEFORE
+    alone = page_count(s, frame) == 1 + folio_nr_pages(s, frame)
+    return DROP_BEFORE if is_write(s, t) and alone else KEEP_CACHE
+
+
 @DROP.alternative(
     "after-exclusive-write", "should_try_to_free_swap; v7.3 (after mapping since 4b34f1d82c65)"
 )
@@ -156,6 +168,10 @@ def writable_if_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
 BYPASS = decision_point("swap-bypass", SWAP_BYPASS, kernel_function="do_swap_page")
 BYPASS.group("never", "do_swap_page; v7.0 and later, the swap cache is always used", no)
 BYPASS.group("when-alone", "do_swap_page, SWP_SYNCHRONOUS_IO; v4.15 (0bcac06f27d7) to v6.19", yes)
+
+WHOLE = decision_point("swapin-maps", SWAPIN_WHOLE, kernel_function="do_swap_page, swap_pte_batch")
+WHOLE.group("one-page", "do_swap_page; until v6.1, the page that was touched", no)
+WHOLE.group("whole-folio", "do_swap_page, swap_pte_batch; v6.12 and later", yes)
 
 EXCLUSIVE = decision_point("swap-exclusive", SWAP_EXCLUSIVE, kernel_function="try_to_unmap_one")
 EXCLUSIVE.group("forgotten", "try_to_unmap_one; until v5.18", no)

@@ -10,6 +10,7 @@ from pageherd.machine.layout import State
 from pageherd.machine.questions import (
     BREAK_COW,
     COPY,
+    COUNT_PAGE,
     REUSE_PAGE,
     TAKE,
     UNSHARE,
@@ -20,6 +21,7 @@ from pageherd.machine.state import (
     FOLL_LONGTERM,
     FOLL_PIN,
     PTE_PRESENT,
+    ask,
     is_anon,
     is_exclusive,
     is_ksm,
@@ -62,7 +64,8 @@ def mapped_more_than_once(s: State, t: int, k: KernelRecord, frame: int) -> int:
     Not a KSM page.  Under three states or zero-one-two-many the counter reads "possibly more than
     once".
     """
-    shared = present(s, t) and is_anon(s, frame) and s.mapcount[frame] > 1 and not is_ksm(s, frame)
+    shared = present(s, t) and is_anon(s, frame) and ask(s, t, k, COUNT_PAGE, frame) > 1
+    shared = shared and not is_ksm(s, frame)
     return UNSHARE_FIRST if shared else TAKE
 
 
@@ -103,7 +106,7 @@ IN_PLACE.group("never", "no unshare faults in this kernel", no)
 @IN_PLACE.alternative("mapped-once", "proposal v1 06/11 of 17 Dec 2021: do_wp_page, by map count")
 def mapped_once(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Nothing to do when the page is mapped once; otherwise copy."""
-    return REUSE_PAGE if s.mapcount[frame] <= 1 else COPY
+    return REUSE_PAGE if ask(s, t, k, COUNT_PAGE, frame) <= 1 else COPY
 
 
 @IN_PLACE.alternative("by-exclusive", "do_wp_page with FAULT_FLAG_UNSHARE; v5.19 (c89357e27f20)")

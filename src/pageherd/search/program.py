@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from pageherd.litmus.identify import identity
-from pageherd.litmus.syntax import KERNEL, Argument, Group, PageOf, Step, Test, steps_of
+from pageherd.litmus.syntax import KERNEL, Argument, Group, Huge, PageOf, Step, Test, steps_of
 from pageherd.machine import layout as layouts
 from pageherd.machine import state as st
 from pageherd.machine.layout import TEST, Layout, States
@@ -42,6 +42,14 @@ class Names:
     pages: tuple[str, ...]
     references: tuple[str, ...]
     registers: tuple[str, ...]
+    huge: tuple[Huge, ...] = ()
+
+    def range_of(self, name: str) -> tuple[int, int]:
+        """The number of the first page that a name stands for, and of how many it is the name."""
+        for huge in self.huge:
+            if huge.name == name:
+                return self.pages.index(huge.pages[0]), len(huge.pages)
+        return self.pages.index(name), 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,7 @@ def _names(test: Test, parts: tuple[Step | Group, ...]) -> Names:
         test.pages,
         tuple(references),
         tuple(registers),
+        test.huge,
     )
 
 
@@ -153,11 +162,12 @@ def _with_argument(o: Operands, names: Names, kind: Kind, argument: Argument) ->
         return replace(o, flags=flags_from_words(argument))
     if isinstance(argument, int):
         return replace(o, value=argument)
-    if kind is Kind.PAGE:
-        page = names.pages.index(argument)
+    if kind in (Kind.PAGE, Kind.HUGE):
+        page, span = names.range_of(argument)
         if o.to < 0:
             return replace(o, to=page)
-        return replace(o, page=page, to=-1)  # a second page, if there is one, goes to `to`
+        # a second page, if there is one, goes to `to`
+        return replace(o, page=page, span=span, to=-1)
     if kind is Kind.PROT:
         return replace(o, value=PROTECTIONS[argument])
     if kind is Kind.PROCESS:
@@ -183,6 +193,9 @@ def first_state(test: Test, names: Names, steps: list[Step], layout: Layout) -> 
     record["swap_kind"] = SWAP_KINDS[test.swap.kind]
     record["swap_stable_writes"] = int(test.swap.stable_writes)
     record["batch_limit"] = test.lru_batches
+    if test.huge:
+        record["nr_huge"] = len(test.huge[0].pages)
+        record["nr_frames"] = layout.frames  # a folio lives as long as one of its pages is held
     if test.swap.kind == "none":
         record["nr_slots"] = 0
     return state

@@ -1,0 +1,249 @@
+"""Huge pages: one PMD entry maps a whole folio (do_huge_pmd_anonymous_page, do_huge_pmd_wp_page).
+
+A PMD entry is kept as one page-table entry for each of its pages, all with the same flags and
+PTE_HUGE; `nr_huge` pages make one, the first at a multiple of it.  One page table entry more, or a
+change to one page alone, first splits it: the same pages, mapped one by one.
+"""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.questions import (
+    COPY,
+    HUGE_REUSE,
+    HUGE_UNSHARE,
+    HUGE_ZERO_WRITE,
+    REUSE_PAGE,
+    WAIT_FOR_LOCK,
+)
+from pageherd.machine.state import (
+    COST_COPIES,
+    COST_TLB_FLUSHES,
+    FAULT_UNSHARE,
+    HOLD_FRAME,
+    HOLD_NEW,
+    NONE,
+    PTE_DIRTY,
+    PTE_HUGE,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    PTE_WRITE,
+    VM_ANON_VMA,
+    VM_HUGEPAGE,
+    VM_PTE_TABLE,
+    ZERO_FRAME,
+    alloc_folio,
+    ask,
+    finish_write_fault,
+    folio_add_rmap_pmd,
+    folio_remove_rmap_pmd,
+    hold_frame,
+    is_anon,
+    is_exclusive,
+    locked_by_other,
+    lru_cache_add,
+    may_write,
+    page_add_rmap,
+    page_ref_add,
+    pte_of,
+    pte_same,
+    ptl_taken,
+    put_page,
+    remember_pte,
+    set_exclusive,
+    set_pte,
+    trylock_page,
+    unhold,
+    unlock_page,
+)
+
+
+@helper
+def pmd_first(s: State, page: int) -> int:
+    """The first page under the PMD entry of `page`."""
+    return page - page % int(s.nr_huge)
+
+
+@helper
+def covers_pmd(s: State, page: int, first: int, end: int) -> bool:
+    """Whether the pages first .. end - 1 are all that the PMD entry of `page` maps, and more."""
+    start = pmd_first(s, page)
+    return first <= start and start + int(s.nr_huge) <= end
+
+
+@helper
+def thp_allowed(s: State, mm: int, page: int) -> bool:
+    """thp_vma_suitable_order() and pmd_none(): one VMA asks for it, and nothing is there."""
+    if s.nr_huge <= 1:
+        return False
+    first = pmd_first(s, page)
+    kept = ~VM_ANON_VMA  # one VMA has one anon_vma; the machine notes it where it was needed
+    for each in range(first, first + int(s.nr_huge)):
+        vma = int(s.vma[mm, each])
+        if s.pte[mm, each] != 0 or vma & VM_PTE_TABLE or (vma & VM_HUGEPAGE) == 0:
+            return False
+        if vma & kept != int(s.vma[mm, first]) & kept:
+            return False
+    return True
+
+
+@helper
+def set_pmd(s: State, mm: int, page: int, pte: int, head: int) -> None:
+    """One PMD entry for the folio at `head`, or for the huge zero page."""
+    first = pmd_first(s, page)
+    for i in range(s.nr_huge):
+        frame = head if head == ZERO_FRAME else head + i
+        set_pte(s, mm, first + i, pte | PTE_HUGE if pte else 0, frame)
+
+
+@helper
+def split_huge_pmd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """__split_huge_pmd_locked(): the same pages mapped one by one; cannot fail.
+
+    The head's exclusive mark is now every page's (6c287605fd56, v5.19).
+    """
+    pte = pte_of(s, mm, page)
+    if (pte & PTE_HUGE) == 0:
+        return
+    first = pmd_first(s, page)
+    head, nr = int(s.pte_to[mm, first]), int(s.nr_huge)
+    s.cost[COST_TLB_FLUSHES] += 1
+    if is_anon(s, head):
+        page_ref_add(s, head, nr - 1)
+        for i in range(nr):
+            page_add_rmap(s, t, k, head + i, mm, first + i)
+            if is_exclusive(s, head):
+                set_exclusive(s, k, head + i)
+        folio_remove_rmap_pmd(s, t, k, head, mm, first)
+    for i in range(nr):
+        set_pte(s, mm, first + i, pte & ~PTE_HUGE, int(s.pte_to[mm, first + i]))
+
+
+@helper
+def split_unless_covered(
+    s: State, t: int, k: KernelRecord, mm: int, page: int, first: int, end: int
+) -> None:
+    """split_huge_pmd() where a change to the pages first .. end - 1 is not to all of the PMD."""
+    if pte_of(s, mm, page) & PTE_HUGE and not covers_pmd(s, page, first, end):
+        split_huge_pmd(s, t, k, mm, page)
+
+
+# -- a new huge page -------------------------------------------------------------------------------
+
+
+@step(steps.HUGE_ALLOC)
+def huge_alloc(s: State, t: int, k: KernelRecord) -> int:
+    """vma_alloc_anon_folio_pmd(): a zeroed folio, allocated without the page-table lock."""
+    order = 0
+    while 1 << order < s.nr_huge:
+        order += 1
+    s.t_new[t] = alloc_folio(s, order)
+    if s.t_new[t] == NONE:
+        return steps.IDLE  # the alarm is raised
+    s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
+    return steps.HUGE_COPY if int(s.t_held[t]) & HOLD_FRAME else steps.HUGE_MAP
+
+
+@step(steps.HUGE_COPY)
+def huge_copy(s: State, t: int, k: KernelRecord) -> int:
+    """copy_user_huge_page(): until v5.7 (3917c80280c9) a huge page is copied whole."""
+    old, new = int(s.t_frame[t]), int(s.t_new[t])
+    for i in range(s.nr_huge):
+        s.content[new + i] = s.content[old + i]
+        s.cost[COST_COPIES] += 1
+        s.copies += 1
+    return steps.HUGE_MAP
+
+
+@step(steps.HUGE_MAP)
+def huge_map(s: State, t: int, k: KernelRecord) -> int:
+    """map_anon_folio_pmd(): writable and dirty, exclusive at birth, if the entry is the same."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    first, new, old = pmd_first(s, page), int(s.t_new[t]), int(s.t_pte_to[t])
+    same = pte_same(s, t, mm, page) and (s.t_pte[t] != 0 or thp_allowed(s, mm, page))
+    unhold(s, t, HOLD_NEW)  # the allocation's reference is the mapping's, or goes
+    if same:
+        pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
+        if may_write(s, mm, page):
+            pte |= PTE_WRITE
+        for i in range(s.nr_huge):
+            s.vma[mm, first + i] = int(s.vma[mm, first + i]) | VM_ANON_VMA
+        set_pmd(s, mm, page, pte, new)
+        folio_add_rmap_pmd(s, t, k, new, mm, first)
+        set_exclusive(s, k, new)
+        lru_cache_add(s, t, new)
+        if s.t_pte[t] != 0:
+            finish_write_fault(s, t, mm, page)
+    else:
+        put_page(s, new)
+    if int(s.t_held[t]) & HOLD_FRAME:
+        head = int(s.t_frame[t])
+        if same and is_anon(s, old):
+            folio_remove_rmap_pmd(s, t, k, head, mm, first)
+            put_page(s, head)  # the mapping's reference
+        unhold(s, t, HOLD_FRAME)
+        put_page(s, head)
+    return int(s.t_return[t])
+
+
+# -- write and unshare faults ----------------------------------------------------------------------
+
+
+@helper
+def do_huge_pmd_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
+    """do_huge_pmd_wp_page(), page-table lock held: reuse, copy, or split and decide by page."""
+    unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
+    remember_pte(s, t, mm, page)
+    head = int(s.pte_to[mm, pmd_first(s, page)])
+    if not is_anon(s, head):
+        if ask(s, t, k, HUGE_ZERO_WRITE, head):
+            return steps.HUGE_ALLOC
+        split_huge_pmd(s, t, k, mm, page)
+        remember_pte(s, t, mm, page)
+        return steps.WP
+    answer = ask(s, t, k, HUGE_UNSHARE if unshare else HUGE_REUSE, head)
+    if answer == WAIT_FOR_LOCK:
+        hold_frame(s, t, head)
+        return steps.HUGE_WP_WAIT
+    if answer == REUSE_PAGE:
+        set_exclusive(s, k, head)
+        if not unshare:
+            pte = pte_of(s, mm, page) | PTE_DIRTY | PTE_SOFT_DIRTY
+            set_pmd(s, mm, page, pte | (PTE_WRITE if may_write(s, mm, page) else 0), head)
+            finish_write_fault(s, t, mm, page)
+        return int(s.t_return[t])
+    if answer == COPY:
+        hold_frame(s, t, head)
+        return steps.HUGE_ALLOC
+    split_huge_pmd(s, t, k, mm, page)
+    remember_pte(s, t, mm, page)
+    return steps.WP  # VM_FAULT_FALLBACK: the page-table entry decides
+
+
+@step(steps.HUGE_WP)
+def huge_wp(s: State, t: int, k: KernelRecord) -> int:
+    """do_huge_pmd_wp_page(): under the page-table lock, if the entry is still the one seen."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    if not pte_same(s, t, mm, page):
+        return int(s.t_return[t])
+    return do_huge_pmd_wp_page(s, t, k, mm, page)
+
+
+@step(steps.HUGE_WP_WAIT)
+def huge_wp_wait(s: State, t: int, k: KernelRecord) -> int:
+    """do_huge_pmd_wp_page(): sleep for the page lock with a reference, then decide again."""
+    mm, page, head = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
+    if locked_by_other(s, t, head) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    trylock_page(s, t, head)
+    same = pte_same(s, t, mm, page)
+    unhold(s, t, HOLD_FRAME)
+    unlock_page(s, head)
+    put_page(s, head)
+    return do_huge_pmd_wp_page(s, t, k, mm, page) if same else int(s.t_return[t])

@@ -1,0 +1,103 @@
+"""huge-reuse and its relatives: write and unshare faults on huge pages, and collapse."""
+
+from __future__ import annotations
+
+from pageherd.machine.jit import KernelRecord, helper
+from pageherd.machine.layout import State
+from pageherd.machine.questions import (
+    COLLAPSE_REFUSES,
+    COPY,
+    HUGE_REUSE,
+    HUGE_UNSHARE,
+    HUGE_ZERO_WRITE,
+    REUSE_PAGE,
+    SPLIT_PMD,
+    WAIT_FOR_LOCK,
+)
+from pageherd.machine.state import (
+    folio_nr_pages,
+    in_swap_cache,
+    is_exclusive,
+    page_count,
+    try_to_free_swap,
+    trylock_page,
+    unlock_page,
+)
+from pageherd.rules.base import decision_point, no, yes
+from pageherd.rules.reuse import reuse_swap_page
+
+POINT = decision_point("huge-reuse", HUGE_REUSE, kernel_function="do_huge_pmd_wp_page")
+
+
+@helper
+def reuse_by_map_count(s: State, t: int, frame: int, otherwise: int) -> int:
+    """do_huge_pmd_wp_page() until v5.17: reuse_swap_page() under the page lock."""
+    if not trylock_page(s, t, frame):
+        return WAIT_FOR_LOCK
+    reuse = reuse_swap_page(s, frame, 0)
+    unlock_page(s, frame)
+    return REUSE_PAGE if reuse else otherwise
+
+
+@POINT.alternative("by-mapcount-or-copy", "do_huge_pmd_wp_page; until v5.7")
+def by_mapcount_or_copy(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse when mapped once; otherwise the whole huge page is copied."""
+    return reuse_by_map_count(s, t, frame, COPY)
+
+
+@POINT.alternative("by-mapcount", "do_huge_pmd_wp_page; v5.8 to v5.17 (3917c80280c9)")
+def by_mapcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse when mapped once; otherwise split, and decide by page."""
+    return reuse_by_map_count(s, t, frame, SPLIT_PMD)
+
+
+@helper
+def reuse_by_references(s: State, t: int, frame: int) -> int:
+    """do_huge_pmd_wp_page() since v5.18: free the swap cache, then count references."""
+    if not trylock_page(s, t, frame):
+        return WAIT_FOR_LOCK
+    cached = folio_nr_pages(s, frame) if in_swap_cache(s, frame) else 0
+    alone = page_count(s, frame) <= 1 + cached
+    if alone:
+        try_to_free_swap(s, frame)
+        alone = page_count(s, frame) == 1
+    unlock_page(s, frame)
+    return REUSE_PAGE if alone else SPLIT_PMD
+
+
+@POINT.alternative("by-refcount", "do_huge_pmd_wp_page; v5.18 (3bff7e3f1f16)")
+def by_refcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse when the refcount is 1, once the swap cache is gone."""
+    return reuse_by_references(s, t, frame)
+
+
+@POINT.alternative("by-exclusive", "do_huge_pmd_wp_page; v5.19 (6c287605fd56)")
+def by_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Reuse when the first page is marked exclusive; else decide by references, and mark it."""
+    return REUSE_PAGE if is_exclusive(s, frame) else reuse_by_references(s, t, frame)
+
+
+UNSHARED = decision_point("huge-unshare", HUGE_UNSHARE, kernel_function="do_huge_pmd_wp_page")
+
+
+@UNSHARED.alternative("by-page", "no unshare faults, or v1 06/11 of 17 Dec 2021: always split")
+def by_page(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Split, and let the page decide."""
+    return SPLIT_PMD
+
+
+@UNSHARED.alternative("by-exclusive", "do_huge_pmd_wp_page with FAULT_FLAG_UNSHARE; v5.19")
+def unshare_by_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As a write fault decides, but the entry stays read-only."""
+    return REUSE_PAGE if is_exclusive(s, frame) else reuse_by_references(s, t, frame)
+
+
+ZERO = decision_point("huge-zero-write", HUGE_ZERO_WRITE, kernel_function="do_huge_pmd_wp_page")
+ZERO.group("huge-page", "do_huge_pmd_wp_page; until v5.7, do_huge_zero_wp_pmd; v6.18", yes)
+ZERO.group("small-pages", "do_huge_pmd_wp_page; v5.8 to v6.12 (3917c80280c9)", no)
+
+COLLAPSES = decision_point(
+    "collapse-read-only", COLLAPSE_REFUSES, kernel_function="hpage_collapse_scan_pmd"
+)
+COLLAPSES.group("refused", "SCAN_PAGE_RO; until v6.12", yes)
+COLLAPSES.group("allowed", "collapse_scan_pmd; v6.18 and later", no)
