@@ -117,13 +117,13 @@ SWAPIN_COPY: Final = 76
 FREE: Final = 77
 
 # huge.py: do_huge_pmd_anonymous_page, do_huge_pmd_wp_page
-HUGE_ALLOC: Final = 60
-HUGE_COPY: Final = 61
-HUGE_MAP: Final = 62
-HUGE_WP: Final = 63
-HUGE_WP_WAIT: Final = 64
+HUGE_ALLOC: Final = 90
+HUGE_COPY: Final = 91
+HUGE_MAP: Final = 92
+HUGE_WP: Final = 93
+HUGE_WP_WAIT: Final = 94
 # split.py: split_huge_page, collapse_huge_page
-SPLIT: Final = 65
-COLLAPSE: Final = 66
+SPLIT: Final = 95
+COLLAPSE: Final = 96
 
 NR_STEPS: Final = 120
