@@ -63,7 +63,8 @@ def becomes_clean(s: State, t: int, k: KernelRecord, frame: int) -> bool:
 def free(s: State, t: int, k: KernelRecord) -> int:
     """madvise_free_pte_range(): a swap entry goes at once, a page becomes clean and lazyfree.
 
-    A large folio is split first.  mark_page_lazyfree() collects pages in a batch of its own; here the page is marked at once.
+    A large folio is split first.  mark_page_lazyfree() collects pages in a batch of its own; here
+    the page is marked at once.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
