@@ -43,6 +43,7 @@ WEIGHTS: Final = {
     "dontfork": 1,
     "dofork": 1,
     "wipeonfork": 1,
+    "free": 2,
     "mlock": 1,
     "clear_soft_dirty": 2,
     "populate_read": 2,
