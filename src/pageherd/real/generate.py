@@ -44,6 +44,8 @@ WEIGHTS: Final = {
     "dofork": 1,
     "wipeonfork": 1,
     "free": 2,
+    "mergeable": 0.5,
+    "unmergeable": 0.5,
     "mlock": 1,
     "clear_soft_dirty": 2,
     "populate_read": 2,
