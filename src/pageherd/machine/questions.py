@@ -125,7 +125,8 @@ PAGEOUT_SPLITS: Final = 72
 SWAPOUT_SPLITS: Final = 73
 SWAPIN_WHOLE: Final = 74
 COLLAPSE_REFUSES: Final = 75
-NR_QUESTIONS: Final = 76
+HUGETLB_DOFORK: Final = 76
+NR_QUESTIONS: Final = 77
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,4 +310,5 @@ QUESTIONS: Final = (
     Question(SWAPOUT_SPLITS, "does reclaim split this folio before it is swapped out?", _YES_NO),
     Question(SWAPIN_WHOLE, "does swap-in map all pages of a cached folio at once?", _YES_NO),
     Question(COLLAPSE_REFUSES, "does collapse refuse pages of which none is writable?", _YES_NO),
+    Question(HUGETLB_DOFORK, "may MADV_DOFORK undo MADV_DONTFORK of hugetlb pages?", _YES_NO),
 )

@@ -7,6 +7,7 @@ from pageherd.machine.huge import covers_pmd, split_huge_pmd, split_unless_cover
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
+    HUGETLB_DOFORK,
     MIGRATION_EXCLUSIVE,
     MPROTECT_UPGRADE,
     MREMAP_UNMAPS_FIRST,
@@ -25,6 +26,7 @@ from pageherd.machine.state import (
     PTE_SWP_EXCLUSIVE,
     PTE_WRITE,
     SEGV,
+    VM_DONTCOPY,
     VM_FILE,
     VM_HUGETLB,
     VM_LOCKED,
@@ -201,14 +203,25 @@ def mremap_move(s: State, t: int, k: KernelRecord) -> int:
     return steps.IDLE
 
 
+@helper
+def takes_advice(s: State, t: int, k: KernelRecord, vma: int, advice: int) -> bool:
+    """madvise_vma_behavior(): MADV_WIPEONFORK is for anonymous mappings only, hugetlb is none.
+
+    A hugetlb mapping cannot grow, and some kernels take that for a reason to refuse MADV_DOFORK.
+    """
+    if vma & (VM_FILE | VM_HUGETLB) and advice & VM_WIPEONFORK:
+        return False
+    dofork = (advice >> 16) & VM_DONTCOPY
+    return not (vma & VM_HUGETLB and dofork) or ask(s, t, k, HUGETLB_DOFORK, 0) != 0
+
+
 @step(steps.MADVISE)
 def madvise(s: State, t: int, k: KernelRecord) -> int:
     """madvise() of advice that only changes VMA flags: set t_value's low half, clear its high.
 
     mlock() goes on to populate the page (`t_return`), by a write where a private mapping allows it.
-    It does not lock hugetlb pages, which nothing can take away.  MADV_WIPEONFORK is for anonymous
-    mappings only, of which hugetlb is none.  A VMA that ends inside a PMD's pages splits the entry
-    (vma_adjust_trans_huge()).
+    It does not lock hugetlb pages, which nothing can take away.  A VMA that ends inside a PMD's
+    pages splits the entry (vma_adjust_trans_huge()).
     """
     mm, first, end = int(s.t_mm[t]), int(s.t_first[t]), int(s.t_end[t])
     if not mmap_write_lock(s, t, mm):
@@ -217,8 +230,7 @@ def madvise(s: State, t: int, k: KernelRecord) -> int:
     vma = int(s.vma[mm, first])
     if vma & VM_HUGETLB:
         advice &= ~VM_LOCKED
-    of_file = (vma & (VM_FILE | VM_HUGETLB)) != 0
-    mapped = range_mapped(s, t, mm) and not (of_file and advice & VM_WIPEONFORK)
+    mapped = range_mapped(s, t, mm) and takes_advice(s, t, k, vma, advice)
     if not may_write(s, mm, first) or is_shared(s, mm, first):
         s.t_fault[t] = FAULT_TOUCH
     if mapped:

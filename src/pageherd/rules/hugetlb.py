@@ -11,6 +11,7 @@ from pageherd.machine.layout import State
 from pageherd.machine.questions import (
     COPY,
     COPY_EARLY,
+    HUGETLB_DOFORK,
     HUGETLB_DONTNEED,
     HUGETLB_FORCE,
     HUGETLB_FORK,
@@ -75,6 +76,10 @@ DONTNEED = decision_point(
 )
 DONTNEED.group("refused", "can_madv_lru_vma, EINVAL; until v5.17", no)
 DONTNEED.group("allowed", "madvise_dontneed_free_valid_vma; v5.18 (90e7e7f5ef3f)", yes)
+
+DOFORK = decision_point("hugetlb-dofork", HUGETLB_DOFORK, kernel_function="madvise_vma_behavior")
+DOFORK.group("refused", "madvise_vma_behavior, VM_SPECIAL; read in 7.3.4", no)
+DOFORK.group("allowed", "madvise_behavior, VM_IO; until v6.18", yes)
 
 FORCED = decision_point("hugetlb-force", HUGETLB_FORCE, kernel_function="check_vma_flags")
 

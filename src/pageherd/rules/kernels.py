@@ -103,6 +103,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "hugetlb-fork": "share",
             "hugetlb-dontneed": "refused",
             "hugetlb-force": "writable",
+            "hugetlb-dofork": "allowed",
             "mlock-batch": "none",
             "migration-exclusive": "forgotten",
             "migration-dirty": "forgotten",
@@ -266,6 +267,7 @@ ROWS: Final[tuple[Row, ...]] = (
         {
             "swapin": "by-exclusive-bit-only",
             "swapin-drop": "after-exclusive-write",
+            "hugetlb-dofork": "refused",
             "swap-bypass": "never",
         },
     ),
