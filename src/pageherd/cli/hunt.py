@@ -22,10 +22,13 @@ _SHOWN_EVERY = 0.2  # seconds between two updates of the progress line
 def main(arguments: Namespace) -> int:
     """Hunt, print, and say by the exit code whether anything was found."""
     from pageherd.search.hunt import hunt
+    from pageherd.search.kept import keep
 
     resume = Path(arguments.resume) if arguments.resume else None
     if resume and not resume.exists():
         print(f"pageherd: {resume} is not there yet: a new hunt, kept there", file=sys.stderr)
+    if resume is None or not resume.exists():
+        _replay(arguments.kernel)
     bound = arguments.max_states or _bound(arguments)
     with compiling() as progress, _watching() as (watch, tell):
         found = hunt(
@@ -40,6 +43,7 @@ def main(arguments: Namespace) -> int:
             watch=watch,
             tell=tell,
         )
+    keep(breach.test for each in found for breach in each.breaches.values() if breach.confirmed)
     for each in found:
         if arguments.json:
             _print_json(each)
@@ -73,6 +77,19 @@ def _code(found: Found) -> int:
         return FOUND
     verdicts = {found.verdict(promise) for promise in found.asked}
     return UNDETERMINED if "undetermined" in verdicts else 0
+
+
+def _replay(kernel: str) -> None:
+    """Say on standard error which programs kept from earlier hunts break a promise at once."""
+    from pageherd.search.kept import replay
+
+    with compiling() as progress:
+        for each in replay(kernel, progress):
+            print(
+                f"pageherd: {each.promise} is broken by a program of an earlier hunt:"
+                f" {'; '.join(each.operations)}",
+                file=sys.stderr,
+            )
 
 
 def _bound(arguments: Namespace) -> int:
