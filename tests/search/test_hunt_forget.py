@@ -16,6 +16,7 @@ from pageherd.search import forget
 from pageherd.search import scope as scopes
 from pageherd.search.breadth import Search
 from pageherd.search.forgettable import forgettable
+from pageherd.search.hunt import hunt
 from pageherd.search.packing import work_record
 from pageherd.search.scope import chosen_verbs, client_of, scopes_of
 
@@ -28,15 +29,18 @@ TAKES = ("vmsplice", "odirect_read", "rdma_register", "rdma_register_ro", "vfio_
 OWN = """
 from pageherd import alternative, proposal
 from pageherd.machine.questions import COPY, REUSE_PAGE
+from pageherd.machine.state import find_mapping, has_flag, is_exclusive, page_count
 
 
 @alternative("reuse")
-def mapped_once(s, t, k, frame):
-    return REUSE_PAGE if s.mapcount[frame] < 2 else COPY
+def mine(s, t, k, frame):
+    return REUSE_PAGE if {condition} else COPY
 
 
-KERNEL = proposal("own", extends="linux-6.1", about="by map count", reuse=mapped_once)
+KERNEL = proposal("own", extends="linux-6.1", about="a rule", reuse=mine)
 """
+PLAIN = ("s.mapcount[frame] < 2", "is_exclusive(s, frame) or page_count(s, frame) == 1")
+CURIOUS = ("s.pte[0, 0] & 8", "s['want'][0, 0] == 1", "has_flag(s, frame, 2)", "s.ref_mm[0] == 1")
 
 
 def search(kernel: str, scope: str, ops: tuple[str, ...], kept: int | None) -> Search:
@@ -92,11 +96,13 @@ def operations(kernel: str, ops: tuple[str, ...]) -> tuple[str, ...]:
 )
 def test_images_are_what_is_reached(kernel: str, scope: str, ops: tuple[str, ...]) -> None:
     ops = operations(kernel, ops)
-    bits = forgettable(choose(kernel))
+    reduced = search(kernel, scope, ops, None)
+    bits = int(reduced.work["forget"][0])
     if bits & forget.WRITE_BIT and scope == "1,1,1,1":
         ops = tuple(verb for verb in ops if verb != "clear_soft_dirty")  # see the next test
-    plain, reduced = search(kernel, scope, ops, 0), search(kernel, scope, ops, None)
-    assert reduced.nr_states < plain.nr_states
+        reduced = search(kernel, scope, ops, None)
+    plain = search(kernel, scope, ops, 0)
+    assert reduced.nr_states <= plain.nr_states
     codes = [code.tobytes() for code in reduced.codes]
     assert images(plain, bits) == dict(zip(codes, depths(reduced), strict=True))
     assert shortest(plain) == shortest(reduced)
@@ -130,11 +136,49 @@ def test_advice_for_fork_adds_nothing(kernel: str) -> None:
     assert shortest(search(kernel, "2,1,1,0", (*ops, *scopes.ADVICE), None)) == shortest(without)
 
 
+def own(folder: Path, condition: str) -> str:
+    """A file of rules."""
+    file = folder / "own.py"
+    file.write_text(OWN.format(condition=condition))
+    return str(file)
+
+
+@pytest.mark.parametrize("condition", PLAIN)
+@pytest.mark.parametrize(
+    ("scope", "ops"),
+    [
+        ("2,1,1,0", (*FORKS, *TAKES, "ptrace_poke", "write_ref", "release", "drain")),
+        ("2,1,0,1", (*SWAP, "pageout", "reclaim", "drain", "ptrace_poke")),
+    ],
+)
+def test_a_rule_of_ones_own_that_looks_at_counts(
+    condition: str, scope: str, ops: tuple[str, ...], tmp_path: Path
+) -> None:
+    test_images_are_what_is_reached(own(tmp_path, condition), scope, ops)
+
+
 def test_a_rule_of_ones_own_may_look_at_anything(tmp_path: Path) -> None:
-    file = tmp_path / "own.py"
-    file.write_text(OWN)
-    assert forgettable(choose(str(file))) == 0
+    for condition in CURIOUS:
+        assert forgettable(choose(own(tmp_path, condition))) == 0
+    for condition, known in ((PLAIN[0], False), (PLAIN[1], True)):
+        kernel = choose(own(tmp_path, condition))
+        table = record(kernel, HUNT)
+        assert forgettable(kernel, table) & forget.OUT_OF_REACH
+        assert bool(forgettable(kernel, table) & forget.WRITE_BIT) == known
+    walks = "is_exclusive(s, frame) and find_mapping(s, frame, 0, 0) < 0"
+    kernel = choose(own(tmp_path, walks))
+    assert not forgettable(kernel, record(kernel, HUNT)) & forget.WRITE_BIT
+
+
+def test_a_kernel_that_counts_otherwise() -> None:
     assert forgettable(choose("linux-4.19")) & forget.SOFT_DIRTY
-    by_state = "three-state:still-mapped=by-count"
     assert forgettable(choose("three-state")) & forget.PTE_DIRTIES
-    assert not forgettable(choose(by_state)) & forget.PTE_DIRTIES
+    assert not forgettable(choose("three-state:still-mapped=by-count")) & forget.PTE_DIRTIES
+
+
+@pytest.mark.parametrize(("count", "word"), [(1, "kept"), (2, "undetermined")])
+def test_wrong_marks_leave_the_rest_undetermined(count: int, word: str, tmp_path: Path) -> None:
+    rule = own(tmp_path, f"is_exclusive(s, frame) or page_count(s, frame) == {count}")
+    (found,) = hunt(rule, "2,1,0,1", ops=(*FORKS, "pageout"))
+    assert (found.verdict("exclusive") == "broken") == (count == 2)
+    assert found.verdict("no-leak") == word

@@ -110,7 +110,7 @@ class Search:
         self.states = np.zeros(ex.NR_RECORDS, dtype(HUNT))
         self.states[ex.EMPTY] = empty_hunt_state(self.scope, HUNT)[0]
         self.words = self.states.view(np.uint64).reshape(ex.NR_RECORDS, -1)
-        forget = forgettable(self.kernel) if self.forget is None else self.forget
+        forget = forgettable(self.kernel, self.record) if self.forget is None else self.forget
         self.work = work_record(
             HUNT, self.scope.sizes, forget, tokens=self.tokens, symmetry=self.symmetry
         )

@@ -10,12 +10,13 @@ others, equally deep.  `forgettable.py` says which of them hold for which kernel
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from pageherd.machine.jit import helper
-from pageherd.machine.layout import State
+from pageherd.machine.jit import KernelRecord, driver, helper, invoke_rule
+from pageherd.machine.layout import State, States
+from pageherd.machine.questions import REUSE, REUSE_PAGE
 from pageherd.machine.state import (
     DEAD,
     FOLL_GET,
@@ -25,6 +26,7 @@ from pageherd.machine.state import (
     LIVE,
     PG_DIRTY,
     PG_EXCLUSIVE,
+    PG_LRU,
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -61,6 +63,7 @@ FOLL_FLAGS: Final = 16
 OUT_OF_REACH: Final = 32
 MAP_COUNT: Final = 64
 ZERO_ENTRY: Final = 128
+ZERO_PINS: Final = 256
 """The bits of `Work.forget`."""
 
 
@@ -176,7 +179,8 @@ def forget_entry_bits(s: State, w: Work, mm: int, page: int) -> None:
     The write bit of an entry that maps an exclusive page does not matter where such a page is
     always reused, in place and without a look at any count: the next write sets the bit, GUP takes
     the page either way, fork clears it or leaves the page alone.  But the fault that sets it makes
-    the entry dirty, so it stays where that is news.
+    the entry dirty, so it stays where that is news.  All this holds as long as `exclusive` does: a
+    page that two processes map keeps the bit of the one when the other forks.
     """
     pte, to = word(s.pte[mm, page]), word(s.pte_to[mm, page])
     if w.forget & SOFT_DIRTY:
@@ -332,7 +336,8 @@ def forget_out_of_reach(s: State, w: Work) -> None:
                     retire(s, ref)
     for ref in range(w.refs):
         writable = (word(s.ref_flags[ref]) & FOLL_WRITE) != 0
-        if s.ref_frame[ref] == ZERO_FRAME + 1 and s.ref_page[ref] == 0 and not writable:
+        detached = s.ref_frame[ref] == ZERO_FRAME + 1 and s.ref_page[ref] == 0
+        if w.forget & ZERO_PINS and detached and not writable:
             if word(s.ref_flags[ref]) & FOLL_PIN:  # which not every kernel counts there
                 if s.pincount[ZERO_FRAME] != 0:
                     s.pincount[ZERO_FRAME] = word(s.pincount[ZERO_FRAME]) - 1
@@ -368,3 +373,30 @@ def simplify(s: State, w: Work) -> None:
             forget_values(s)
         else:
             erase_tokens(s)
+
+
+@helper
+def reuses(s: State, k: KernelRecord, refs: int, pins: int, maps: int, entries: int) -> bool:
+    """Whether the kernel's rule reuses an exclusive page with these counts, in place.
+
+    `entries`: the swap entries of its slot, plus one; 0 if it has no slot.
+    """
+    s.page_flags[1] = PG_EXCLUSIVE | PG_LRU
+    s.refcount[1], s.pincount[1], s.mapcount[1] = refs, pins, maps
+    s.frame_slot[1] = 1 if entries != 0 else 0
+    s.slot_frame[0] = 2 if entries != 0 else 0
+    s.swap_count[0] = entries - 1 if entries != 0 else 0
+    return bool(invoke_rule(k.rule[REUSE], s, 0, k, 1) == REUSE_PAGE)
+
+
+@driver
+def reuses_exclusive(states: States, kernels: Any, refs: int, pins: int, maps: int) -> bool:
+    """Whether the rule does so whatever the counts are, up to these; states[0] is scratch."""
+    s, k = states[0], kernels[0]
+    for r in range(1, refs + 1):
+        for p in range(pins + 1):
+            for m in range(1, maps + 1):
+                for entries in range(maps + 2):
+                    if not reuses(s, k, r, p, m, entries):
+                        return False
+    return s.alarm == 0  # type: ignore[no-any-return]

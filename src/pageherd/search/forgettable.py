@@ -1,28 +1,35 @@
 """What the states of a hunt may forget on a kernel: which maps of `forget.py` are sound there.
 
 A map may rest on what the kernel's rules look at, or on what they do.  A user's own rule may look
-at anything, so with one nothing is forgotten but what no rule can see.
+at anything: unless it looks at nothing but counts and the exclusive mark, of a page that a process
+maps or finds in the swap cache, nothing is forgotten but what no rule can see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import FunctionType
 from typing import Any, Final
 
+import numpy as np
+
+from pageherd.machine.jit import records
+from pageherd.machine.layout import HUNT, dtype
 from pageherd.rules.choose import Kernel
 from pageherd.search import forget
 
 _REUSES_EXCLUSIVE: Final = ("by-exclusive", "by-exclusive-bit")
 _GUP_LEAVES_EXCLUSIVE: Final = ("never", "pins-not-exclusive", "pins-not-exclusive-or-longterm")
-_EXCLUSIVE_STAYS: Final = {"reuse": _REUSES_EXCLUSIVE, "unshare": _GUP_LEAVES_EXCLUSIVE}
-"""An exclusive page is neither copied nor unshared by faults and GUP."""
+_EXCLUSIVE_STAYS: Final = {"unshare": _GUP_LEAVES_EXCLUSIVE}
+"""An exclusive page, if faults reuse it, is not unshared by GUP either."""
 _NEVER_UPGRADES: Final = {"mprotect-upgrade": ("never",), "swapin-read-maps": ("read-only",)}
-_KEEPS_BATCH: Final = ("by-mapcount", "by-refcount", "by-state")
+_KEEPS_BATCH: Final = {"reuse": ("by-mapcount", "by-refcount", "by-state")}
 """Reuse of a page that a forced write has just faulted in does not drain the LRU batch; so that it
 does not matter whether the zero page was mapped before."""
-_MARKED_AT_BIRTH: Final = {"reuse": _REUSES_EXCLUSIVE, "marks": ("anon-exclusive",)}
-"""The same, since such a page is exclusive."""
+_MARKED_AT_BIRTH: Final = {"marks": ("anon-exclusive",)}
+"""The same, if exclusive pages are reused, since such a page is exclusive."""
+_EXACT: Final = {"counting": ("exact",)}
+_BY_RMAP: Final = {"still-mapped": ("by-rmap",)}
 _PINS_ARE_OWN: Final = {
     "unshare": _GUP_LEAVES_EXCLUSIVE[1:],
     "fork": ("copy-if-exclusive-pinned",),
@@ -32,6 +39,17 @@ _PINS_ARE_OWN: Final = {
     "soft-dirty-skips": ("nothing", "pinned"),
 }
 """A pinned page that is mapped was pinned by the process that maps it, which so has pinned."""
+_ON_PAGES: Final = frozenset(
+    ("reuse", "unshare", "unshare-in-place", "fork", "swapin", "swapin-drop", "pageout-skips")
+)
+"""Decision points about a page that a process maps, or finds in the swap cache."""
+_PLAIN: Final = frozenset(
+    ("refcount", "pincount", "mapcount", "frame_slot", "slot_frame", "swap_count")
+)
+"""Fields of which nothing is forgotten of such a page."""
+_WALKS: Final = frozenset(("find_mapping", "maps_here"))
+_ASKS_PLAINLY: Final = _WALKS | {"is_exclusive"}
+"""Helpers that look at no more of other fields than is never forgotten."""
 _TRACKS: Final[Mapping[str, tuple[str, ...]]] = {
     "force": ("cow-broken-and-dirty", "exclusive"),
     "mprotect-upgrade": ("never", "exclusive-dirty", "exclusive"),
@@ -39,19 +57,24 @@ _TRACKS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def forgettable(kernel: Kernel) -> int:
-    """The bits of `forget.py` that are sound for `kernel`."""
-    if not all(chosen.trusted for chosen in kernel.choices.values()):
+def forgettable(kernel: Kernel, table: Any = None) -> int:
+    """The bits of `forget.py` that are sound for `kernel`; `table` is its record, if at hand."""
+    own = {point: each for point, each in kernel.choices.items() if not each.trusted}
+    if not all(point in _ON_PAGES and _is_plain(each.functions) for point, each in own.items()):
         return 0
     bits = forget.FOLL_FLAGS | forget.OUT_OF_REACH
-    if not _look_at(kernel, "mm_has_pinned") or _agree(kernel, _PINS_ARE_OWN):
+    if "unshare" not in own:  # which may be asked about the zero page
+        bits |= forget.ZERO_PINS
+    reuses_exclusive = _reuses_exclusive(kernel, table)
+    if not _look_at(kernel, "mm_has_pinned") or (not own and _agree(kernel, _PINS_ARE_OWN)):
         bits |= forget.HAS_PINNED
-    if kernel.of("reuse") in _KEEPS_BATCH or _agree(kernel, _MARKED_AT_BIRTH):
+    marked_at_birth = reuses_exclusive and _agree(kernel, _MARKED_AT_BIRTH)
+    if _agree(kernel, _KEEPS_BATCH) or marked_at_birth:
         bits |= forget.ZERO_ENTRY
-    knows_mapped = kernel.of("counting") == "exact" or kernel.of("still-mapped") == "by-rmap"
+    knows_mapped = _agree(kernel, _EXACT) or _agree(kernel, _BY_RMAP)
     if knows_mapped:
         bits |= forget.MAP_COUNT
-    exclusive = _agree(kernel, _EXCLUSIVE_STAYS)
+    exclusive = reuses_exclusive and _agree(kernel, _EXCLUSIVE_STAYS)
     # what the rules that track writes decide by an entry's bits: whether one more fault on an
     # exclusive page, which is then reused, sets the write bit; or nothing, since the fault before
     # them set the bits
@@ -67,9 +90,61 @@ def forgettable(kernel: Kernel) -> int:
     return bits
 
 
+def trusts_marks(kernel: Kernel, bits: int) -> bool:
+    """Whether `bits` rest on the exclusive marks that a user's own rule leaves being right.
+
+    Those of shipped rules are; where a user's are not, `exclusive` breaks, and what is forgotten
+    may hide what else would.
+    """
+    return bool(bits & forget.WRITE_BIT) and not kernel.choices["reuse"].trusted
+
+
 def _agree(kernel: Kernel, wanted: Mapping[str, tuple[str, ...]]) -> bool:
     """Whether the kernel chose one of the alternatives wanted at each decision point named."""
-    return all(kernel.of(point) in names for point, names in wanted.items())
+    return all(
+        kernel.choices[point].trusted and kernel.of(point) in names
+        for point, names in wanted.items()
+    )
+
+
+def _reuses_exclusive(kernel: Kernel, table: Any) -> bool:
+    """Whether a write fault always reuses an exclusive page, in place.
+
+    A user's own rule is tried with all counts that a page of a hunt can have, unless it also looks
+    who maps the page.
+    """
+    chosen = kernel.choices["reuse"]
+    if chosen.trusted:
+        return chosen.name in _REUSES_EXCLUSIVE
+    walks = any(_names(function) & _WALKS for function in chosen.functions)
+    if table is None or walks or not _agree(kernel, _MARKED_AT_BIRTH):
+        return False
+    most = HUNT.frames
+    scratch = np.zeros(1, dtype(HUNT))
+    return bool(
+        forget.reuses_exclusive(records(scratch), records(table.copy()), most, HUNT.refs, most)
+    )
+
+
+def _is_plain(functions: Iterable[Any]) -> bool:
+    """Whether a user's rule, with all that it calls, looks at nothing but `_PLAIN` fields."""
+    fields = frozenset(dtype(HUNT).names or ())
+    return all((_names(function) & fields) <= _PLAIN for function in functions)
+
+
+def _names(function: Any) -> frozenset[str]:
+    """All names and texts that a function uses, and those of the functions it calls."""
+    function = getattr(function, "py_func", function)
+    if not isinstance(function, FunctionType) or function.__name__ in _ASKS_PLAINLY:
+        return frozenset()
+    code = function.__code__
+    if code.co_freevars:
+        return frozenset(dtype(HUNT).names or ())  # who knows what those are
+    found = set(code.co_names) | {text for text in code.co_consts if isinstance(text, str)}
+    for used in code.co_names:
+        if used in function.__globals__:
+            found |= _names(function.__globals__[used])
+    return frozenset(found)
 
 
 def _look_at(kernel: Kernel, name: str, *skipped: str) -> bool:

@@ -29,6 +29,7 @@ from pageherd.rules.choose import Kernel, Progress, choose, record
 from pageherd.search import checkpoint
 from pageherd.search.breadth import MAX_STATES, Progressed, Search, Watcher
 from pageherd.search.counterexample import counterexample, test_of
+from pageherd.search.forgettable import trusts_marks
 from pageherd.search.scope import Client, Scope, chosen_verbs, client_of, scopes_of
 from pageherd.search.verdict import BROKEN, KEPT, UNDETERMINED, Word
 
@@ -92,6 +93,7 @@ class Found:
     never_taken: tuple[str, ...]
     checkpoint: Path | None  # from which a search that was cut short can go on
     unsaved: str  # why the last checkpoint could not be written
+    trusting: bool = False  # a user's rule made states forget what only matters if marks are wrong
 
     @property
     def complete(self) -> bool:
@@ -103,6 +105,7 @@ class Found:
         if promise in self.breaches:
             return BROKEN
         unproven = not self.size.complete or self.size.pruned or self.size.stuck
+        unproven = unproven or (self.trusting and "exclusive" in self.breaches)
         return UNDETERMINED if unproven else KEPT
 
 
@@ -332,4 +335,5 @@ def _found(
         never_taken=tuple(f.__name__ for n, f in STEPS.items() if n not in outcome["taken"]),
         checkpoint=None if size.complete else keeper.saved(),
         unsaved=keeper.unsaved,
+        trusting=trusts_marks(search.kernel, int(search.work["forget"][0])),
     )
