@@ -1,8 +1,8 @@
 """Figures and ratios in one run: python benchmarks/bench.py [PART ...]
 
-Without arguments all parts are run: start, cold, compile, rule, simulate, search, real.  Needs only
-the package itself; `real` needs a C compiler, and QEMU for its second half.  Parts that depend on a
-fresh or uncompiled machine run in their own process.
+Without arguments all parts are run: start, cold, compile, rule, hunt, simulate, search, real.
+Needs only the package itself; `real` needs a C compiler, and QEMU for its second half.  Parts that
+depend on a fresh or uncompiled machine run in their own process.
 """
 
 from __future__ import annotations
@@ -191,6 +191,29 @@ def rule() -> None:
                 process(*PAGEHERD, "run", "cow-vmsplice-child-unmap", "--kernel", str(file))
             )
     row("a changed rule file to its first verdict", f"{min(seconds):.2f} s", aim="3 s")
+
+
+# -- hunt: from saving a rule to every program of the scope `small` --------------------------------
+
+
+def hunting() -> None:
+    whole, searching = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "mine.py"
+        for count in (2, 1):  # the first compiles the machine, if need be; the second is timed
+            file.write_text(RULE.format(count=count), encoding="utf-8")
+            started = time.perf_counter()
+            done = subprocess.run(
+                (*PAGEHERD, "hunt", "--kernel", str(file), "--json"),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            whole.append(time.perf_counter() - started)
+            searching.append(json.loads(done.stdout.splitlines()[0])["seconds"])
+    row("a changed rule file to its verdicts on `small`", f"{whole[-1]:.2f} s", aim="15 s")
+    row("  of which search", f"{searching[-1]:.2f} s")
+    row("  of which starting, compiling, replaying", f"{whole[-1] - searching[-1]:.2f} s")
 
 
 # -- simulate: the same steps over a million pages -------------------------------------------------
@@ -516,6 +539,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "cold": cold,
     "compile": compile_all,
     "rule": rule,
+    "hunt": hunting,
     "simulate": simulate,
     "search": search,
     "real": real,
