@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pageherd.cli.main import FOUND, OK, UNDETERMINED
-from pageherd.cli.output import compiling, console, json_line
+from pageherd.cli.output import compiling, console, json_line, status
 
 if TYPE_CHECKING:
-    from pageherd.search.diff import Difference, Distinction
+    from pageherd.search.diff import Difference, Distinction, Product
     from pageherd.search.why import Reason
 
 
@@ -18,7 +18,7 @@ def main(arguments: Namespace) -> int:
     """Compare, print, and say by the exit code whether anything differs."""
     from pageherd.search.diff import MAX_STATES, diff
 
-    with compiling() as progress:
+    with compiling() as progress, status("comparing") as say:
         found = diff(
             arguments.k1,
             arguments.k2,
@@ -31,6 +31,7 @@ def main(arguments: Namespace) -> int:
             without=_names(arguments.without),
             max_states=arguments.max_states or MAX_STATES,
             progress=progress,
+            watch=lambda search: say(_progress(search)),
         )
     if arguments.json:
         _print_json(found)
@@ -41,6 +42,15 @@ def main(arguments: Namespace) -> int:
     if found.found:
         return FOUND
     return OK if found.complete else UNDETERMINED
+
+
+def _progress(search: Product) -> str:
+    """How far one comparison is."""
+    left = search.nr_states - search.next
+    return (
+        f"{search.scope.name}, {search.observe}: {search.nr_states:,} pairs,"
+        f" depth {len(search.levels) - 2}, {left:,} to expand, {search.seconds:.0f} s"
+    )
 
 
 def _names(text: str | None) -> tuple[str, ...]:

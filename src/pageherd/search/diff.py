@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any, Final, Literal, TypeAlias
@@ -209,7 +209,7 @@ class Product:
 
     # -- searching -------------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def run(self, watch: Watcher | None = None) -> None:
         """Search to the end of the first level with a difference, or until a bound is hit.
 
         Raises:
@@ -222,9 +222,11 @@ class Product:
                     break
                 self.levels.append(self.nr_states)
             self._advance(min(self.levels[-1], self.next + _SLICE))
+            self.seconds = time.perf_counter() - started
+            if watch:
+                watch(self)
             if self.tally[ls.FOUND] and not self.every:
                 break
-        self.seconds = time.perf_counter() - started
 
     def _advance(self, last: int) -> None:
         a = self._arrays
@@ -313,6 +315,9 @@ class Product:
         names = (("mm_at", mms), ("page_at", pages), ("ref_at", refs))
         work = self.sides[0].work
         return tuple(tuple(work[name][0, number, :n].tolist()) for name, n in names)
+
+
+Watcher = Callable[[Product], None]
 
 
 # -- the client of both ----------------------------------------------------------------------------
@@ -441,6 +446,7 @@ def diff(
     without: Collection[str] = (),
     max_states: int = MAX_STATES,
     progress: Progress | None = None,
+    watch: Watcher | None = None,
 ) -> Difference:
     """A shortest program in a scope that tells two kernels apart, or none.
 
@@ -454,7 +460,7 @@ def diff(
         promises: only these; those that hold without being asked for if left out.
         ops, without: the only operations, or those to leave out.
         max_states: give up beyond so many pairs of states.
-        progress: told while the machine is compiled.
+        progress: told while the machine is compiled; watch: told now and then how far it is.
 
     Raises:
         ScopeError: no such scope or operation.
@@ -479,7 +485,7 @@ def diff(
         for what in wanted:
             client = _client_of_both(each, kernels, tables, verbs, what)
             product = Product(each, kernels, tables, client, what, asked, every, max_states)
-            product.run()
+            product.run(watch)
             done.append(product)
             if product.tally[ls.FOUND]:
                 return _difference(done, why)
