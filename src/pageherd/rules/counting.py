@@ -141,20 +141,20 @@ def exact_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 
 @helper
-def entire_mapcount(s: State, frame: int) -> int:
+def folio_entire_mapcount(s: State, frame: int) -> int:
     """How many PMD entries map the folio; none can map a small page."""
     return int(s.entire_mapcount[compound_head(s, frame)]) if is_large(s, frame) else 0
 
 
 def exact_page(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """page_mapcount(): its own entries and those that map the whole folio."""
-    return int(s.mapcount[frame]) + entire_mapcount(s, frame)
+    return int(s.mapcount[frame]) + folio_entire_mapcount(s, frame)
 
 
 def exact_folio(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """total_mapcount(): a loop over the pages of the folio."""
     head = compound_head(s, frame)
-    count = entire_mapcount(s, head)
+    count = folio_entire_mapcount(s, head)
     for each in range(head, head + folio_nr_pages(s, head)):
         count += int(s.mapcount[each])
     return count
@@ -162,18 +162,18 @@ def exact_folio(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 def exact_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """page_mapcount() > 1 of this page stands for the folio."""
-    return YES if int(s.mapcount[frame]) + entire_mapcount(s, frame) > 1 else NO
+    return YES if int(s.mapcount[frame]) + folio_entire_mapcount(s, frame) > 1 else NO
 
 
 def exact_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Exactly as many mappings as the counters say."""
-    return (int(s.mapcount[frame]) + entire_mapcount(s, frame)) * (1 + HIGHEST)
+    return (int(s.mapcount[frame]) + folio_entire_mapcount(s, frame)) * (1 + HIGHEST)
 
 
 def exact_folio_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Exactly as many entries as the counters of the folio add up to."""
     head = compound_head(s, frame)
-    count = entire_mapcount(s, head)
+    count = folio_entire_mapcount(s, head)
     for each in range(head, head + folio_nr_pages(s, head)):
         count += int(s.mapcount[each])
     return count * (1 + HIGHEST)
@@ -605,13 +605,13 @@ def three_state_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 def three_state_page(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """The state read as if it were a count."""
-    return int(s.mapcount[frame]) + entire_mapcount(s, frame)
+    return int(s.mapcount[frame]) + folio_entire_mapcount(s, frame)
 
 
 def three_state_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Exact for none and one; "possibly more" vouches for nothing."""
-    most = max(int(s.mapcount[frame]), entire_mapcount(s, frame))
-    state = int(s.mapcount[frame]) + entire_mapcount(s, frame)
+    most = max(int(s.mapcount[frame]), folio_entire_mapcount(s, frame))
+    state = int(s.mapcount[frame]) + folio_entire_mapcount(s, frame)
     return HIGHEST * UNBOUNDED if most >= MANY_OF_THREE else state * (1 + HIGHEST)
 
 
@@ -655,8 +655,8 @@ def zero_one_two_many_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -
 
 def zero_one_two_many_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Exact for none, one and two; many vouches for nothing."""
-    most = max(int(s.mapcount[frame]), entire_mapcount(s, frame))
-    count = int(s.mapcount[frame]) + entire_mapcount(s, frame)
+    most = max(int(s.mapcount[frame]), folio_entire_mapcount(s, frame))
+    count = int(s.mapcount[frame]) + folio_entire_mapcount(s, frame)
     return HIGHEST * UNBOUNDED if most >= MANY_OF_FOUR else count * (1 + HIGHEST)
 
 
