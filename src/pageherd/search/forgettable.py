@@ -18,7 +18,12 @@ from pageherd.machine.layout import HUNT, dtype
 from pageherd.rules.choose import Kernel
 from pageherd.search import forget
 
-_REUSES_EXCLUSIVE: Final = ("by-exclusive", "by-exclusive-bit")
+_REUSES_EXCLUSIVE: Final = (
+    "by-exclusive",
+    "by-exclusive-small",
+    "by-exclusive-or-mm",
+    "by-exclusive-bit",
+)
 _GUP_LEAVES_EXCLUSIVE: Final = ("never", "pins-not-exclusive", "pins-not-exclusive-or-longterm")
 _EXCLUSIVE_STAYS: Final = {"unshare": _GUP_LEAVES_EXCLUSIVE}
 """An exclusive page, if faults reuse it, is not unshared by GUP either."""
@@ -28,7 +33,8 @@ _KEEPS_BATCH: Final = {"reuse": ("by-mapcount", "by-refcount", "by-state")}
 does not matter whether the zero page was mapped before."""
 _MARKED_AT_BIRTH: Final = {"marks": ("anon-exclusive",)}
 """The same, if exclusive pages are reused, since such a page is exclusive."""
-_EXACT: Final = {"counting": ("exact",)}
+_EXACT: Final = {"counting": ("exact", "exact-and-total", "mm-ids", "mm-ids-only")}
+"""Of small pages, and a hunt has no others."""
 _BY_RMAP: Final = {"still-mapped": ("by-rmap",)}
 _PINS_ARE_OWN: Final = {
     "unshare": _GUP_LEAVES_EXCLUSIVE[1:],
@@ -44,12 +50,25 @@ _ON_PAGES: Final = frozenset(
 )
 """Decision points about a page that a process maps, or finds in the swap cache."""
 _PLAIN: Final = frozenset(
-    ("refcount", "pincount", "mapcount", "frame_slot", "slot_frame", "swap_count")
+    (
+        "refcount",
+        "pincount",
+        "mapcount",
+        "frame_slot",
+        "slot_frame",
+        "swap_count",
+        "frame_tail",
+        "frame_order",
+        "entire_mapcount",
+        "large_mapcount",
+    )
 )
-"""Fields of which nothing is forgotten of such a page."""
+"""Fields of which nothing is forgotten of such a page, or which are those of large folios."""
 _WALKS: Final = frozenset(("find_mapping", "maps_here"))
 _ASKS_PLAINLY: Final = _WALKS | {"is_exclusive"}
 """Helpers that look at no more of other fields than is never forgotten."""
+_NOT_IN_HUNTS: Final = ("ksm", "migration", "move", "lazyfree", "huge", "collapse")
+"""How the names of decision points begin that no operation of a hunt comes to."""
 _TRACKS: Final[Mapping[str, tuple[str, ...]]] = {
     "force": ("cow-broken-and-dirty", "exclusive"),
     "mprotect-upgrade": ("never", "exclusive-dirty", "exclusive"),
@@ -152,7 +171,7 @@ def _look_at(kernel: Kernel, name: str, *skipped: str) -> bool:
     return any(
         _mentions(rule, name)
         for point, chosen in kernel.choices.items()
-        if point not in skipped
+        if point not in skipped and not point.startswith(_NOT_IN_HUNTS)
         for rule in chosen.functions
     )
 
