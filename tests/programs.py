@@ -29,7 +29,8 @@ PROCESSES = ("P", "C", "D")
 PAGES = ("a", "b")
 REFERENCES = ("r", "s", "u")
 NAMES = Names(PROCESSES, (KERNEL, *PROCESSES), PAGES, REFERENCES, ("x",))
-SEQUENTIAL = tuple(name for name in VERBS if name not in ("exit", "fork"))
+HUGE = ("nohugepage", "collapse", "split")  # these programs have no huge pages
+SEQUENTIAL = tuple(name for name in VERBS if name not in ("exit", "fork", *HUGE))
 
 
 def program(seed: int, length: int = 40) -> list[Step]:
