@@ -23,6 +23,7 @@ from pageherd.machine.verbs import (
 PAGE = (Path(__file__).parents[2] / "docs" / "language.md").read_text(encoding="utf-8")
 KINDS = {
     Kind.PAGE: "PAGE",
+    Kind.HUGE: "HUGE",
     Kind.REMOTE: "P.PAGE",
     Kind.FRAME: "FRAME",
     Kind.REFERENCE: "REF",

@@ -82,7 +82,8 @@ def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
         mappers.setdefault(to, set()).add(mm)
         if pte & st.PTE_WRITE:
             writers.setdefault(to, set()).add(mm)
-            if has_marks(kernel) and not int(s["page_flags"][to]) & st.PG_EXCLUSIVE:
+            marked = to - int(s["frame_tail"][to]) if pte & st.PTE_HUGE else to
+            if has_marks(kernel) and not int(s["page_flags"][marked]) & st.PG_EXCLUSIVE:
                 yield "a writable page is not exclusive"
     for frame, who in writers.items():
         if mappers[frame] != who or len(who) > 1:
@@ -111,13 +112,19 @@ def frame_violations(s: Any, kernel: Kernel) -> Iterator[str]:
         yield "the zero page is marked or counted"
     for frame in range(1, int(s["nr_frames"])):
         names = ("mapcount", "page_flags", "frame_lock", "frame_batch", "frame_slot", "content")
-        free = not s["refcount"][frame] and not s["pincount"][frame]
+        head = frame - int(s["frame_tail"][frame])
+        free = not s["refcount"][head] and not s["pincount"][head]
+        order = int(s["frame_order"][head])
+        if s["frame_order"][frame] != order or frame - head >= 1 << order or head % (1 << order):
+            yield "a frame is outside its folio"
+        if frame != head and (s["refcount"][frame] or s["pincount"][frame]):
+            yield "a page that is not the first of its folio has counts of its own"
         if free and any(s[name][frame] for name in names):
             yield "a free frame is not clean"
         if free:
             continue
         maps = sum(p & st.PTE_PRESENT and to == frame for _, _, p, to in entries(s))
-        if maps > s["refcount"][frame]:
+        if maps > s["refcount"][head]:
             yield "more mappings than references"
         exclusive = int(s["page_flags"][frame]) & st.PG_EXCLUSIVE
         if exclusive and not has_marks(kernel):
@@ -164,6 +171,8 @@ def pin_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             continue
         mm = int(s["ref_mm"][ref])
         mapped = int(s["pte"][mm, page]) & st.PTE_PRESENT and s["pte_to"][mm, page] == frame
+        if mapped and int(s["pte"][mm, page]) & st.PTE_HUGE:
+            frame -= int(s["frame_tail"][frame])
         if mapped and not int(s["page_flags"][frame]) & (st.PG_EXCLUSIVE | st.PG_FILE):
             yield "a pinned, mapped page is not exclusive"
 

@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
 
-from pageherd.litmus.syntax import KERNEL, Argument, Group, PageOf, Step, Test, steps_of
+from pageherd.litmus.syntax import (
+    KERNEL,
+    Argument,
+    Group,
+    PageOf,
+    Prepare,
+    Step,
+    Test,
+    steps_of,
+)
 from pageherd.machine.verbs import FILE_VERBS, FLAG_WORDS, VERBS, Kind, Result
 from pageherd.real.levers import LEVERS, NOT_STEERABLE, Lever
 from pageherd.rules.choose import Kernel
@@ -172,12 +181,30 @@ def _check_tees(steps: tuple[Step, ...]) -> None:
 
 def _steered(name: str, test: Test, parts: tuple[Step | Group, ...]) -> Steered:
     """One program; the first `needs` are those of its levers."""
-    plain = replace(test, body=parts, variants=(), questions=())
+    plain = _with_used_names(replace(test, body=parts, variants=(), questions=(), huge=()))
     needs = {LEVERS[step.verb].needs for step in steps_of(parts)} - {""}
     if "cgroup-reclaim" in needs:
         needs.add("swap")
     needs |= {f"cpu-{placement.cpu}" for placement in test.cpus if placement.cpu}
     return Steered(name, plain, program_of(plain, "base"), frozenset(needs))
+
+
+def _with_used_names(test: Test) -> Test:
+    """The test without processes and pages that only other variants use."""
+    parts = tuple(part for part in test.body if not isinstance(part, Prepare))
+    steps = tuple(steps_of(parts))
+    named: set[Argument] = {step.thread for step in steps}
+    for argument in (argument for step in steps for argument in step.arguments):
+        named |= {argument.process, argument.page} if isinstance(argument, PageOf) else {argument}
+    named |= {thread.process for thread in test.threads}
+    processes = tuple(name for name in test.processes if name in named)
+    kept = {*processes, *(thread.name for thread in test.threads)}
+    return replace(
+        test,
+        processes=processes,
+        pages=tuple(name for name in test.pages if name in named),
+        cpus=tuple(placement for placement in test.cpus if placement.thread in kept),
+    )
 
 
 def _decided(parts: tuple[Step | Group, ...], done: tuple[bool, ...]) -> tuple[Step | Group, ...]:
