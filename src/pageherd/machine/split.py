@@ -197,6 +197,9 @@ def collapse(s: State, t: int, k: KernelRecord) -> int:
     Each page is copied into one new folio, mapped by one entry; pages shared with other processes
     are theirs alone afterwards.  Swapped pages are left to the caller.
     """
+    if s.nr_huge <= 1:
+        s.t_result[t] = SEGV  # EINVAL: no huge page fits
+        return steps.IDLE
     mm, first = int(s.t_mm[t]), pmd_first(s, int(s.t_page[t]))
     if not mmap_write_lock(s, t, mm) or ptl_taken(s, t, mm):
         return steps.BLOCKED
