@@ -157,11 +157,8 @@ NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
         "odirect_write": "a disk reads the page at once; nothing looks through the reference later",
         "rdma_register": "needs an RDMA device",
         "rdma_register_ro": "needs an RDMA device",
-        **dict.fromkeys(
-            ("hugepage", "nohugepage", "collapse", "split"),
-            "acts on huge pages, whose levers are missing",
-        ),
         "writeback": "the end of write-back to a real device cannot be held back",
+        "hugepage": "the runner has no transparent huge pages yet",
         "nohugepage": "the runner has no transparent huge pages yet",
         "collapse": "the runner has no transparent huge pages yet",
         "split": "the runner has no transparent huge pages yet",
