@@ -17,7 +17,7 @@ from pageherd.real.steer import NotSteerable, Steered, steer
 from pageherd.rules.choose import Kernel
 from pageherd.search.check import Chosen
 
-WITHOUT_REPRODUCER: Final = (*FILE_VERBS, "mmap_hugetlb")
+WITHOUT_REPRODUCER: Final = (*FILE_VERBS, "mmap_hugetlb", "free", "mergeable", "unmergeable")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def plan(chosen: Chosen, kernel: Kernel) -> Plan:
     original = tuple(steps_of(chosen.test.variant_steps(chosen.variant)))
     for step in original:
         if step.verb in WITHOUT_REPRODUCER:
-            raise NotSteerable(f"{step.verb}: no C program is made for files and huge pages")
+            raise NotSteerable(f"{step.verb}: no C program is made for this verb yet")
     try:
         steered = _steered(chosen, original, kernel)
         test, found, lines = _with_probes(chosen.test, steered.test)
