@@ -199,7 +199,7 @@ def test_words_are_numbers_and_names_of_levers_only() -> None:
     test = make("P: write a = 0xffff\nP: mprotect a none\nP: x = read a\nkernel: drain 1")
     (steered,) = steer(test, "base", choose("linux-6.1"))
     assert encode(steered, "none") == (
-        "swap none\nprogram t 2 2 1 1 1\nthread 0 0\nthread 1 0\n"
+        "swap none\nprogram t 1 1 1 1 1\nthread 0 0\n"
         "step 0 0 mmap 0 0 0\nstep 0 0 write 0 0 65535\nstep 0 0 mprotect 0 0 0\n"
         "step 0 0 read 0 0 0\nstep -1 0 drain 0 0 1\nrun\n"
     )
