@@ -29,7 +29,7 @@ PROCESSES = ("P", "C", "D")
 PAGES = ("a", "b")
 REFERENCES = ("r", "s", "u")
 NAMES = Names(PROCESSES, (KERNEL, *PROCESSES), PAGES, REFERENCES, ("x",))
-HUGE = ("nohugepage", "collapse", "split")  # these programs have no huge pages
+HUGE = ("hugepage", "nohugepage", "collapse", "split")  # these programs have no huge pages
 SEQUENTIAL = tuple(name for name in VERBS if name not in ("exit", "fork", *HUGE))
 
 

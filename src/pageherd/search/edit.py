@@ -222,7 +222,12 @@ def _named(test: Test) -> Test:
     threads = _in_order(
         (step.thread for step in steps if step.thread in declared), [f"T{n}" for n in range(1, 9)]
     )
-    pages = _in_order((page for step in steps for page in pages_of(step)), _PAGES)
+    ranges = {huge.name for huge in test.huge}
+    huge = any(argument in ranges for step in steps for argument in step.arguments)
+    if huge:  # where a page stands decides which huge page it is in
+        pages = {page: page for page in test.pages}
+    else:
+        pages = _in_order((page for step in steps for page in pages_of(step)), _PAGES)
     held = _in_order((str(s.result) for s in steps if s.result and takes_reference(s)), _REFERENCES)
     read = _in_order(
         (str(s.result) for s in steps if s.result and not takes_reference(s)), _REGISTERS
@@ -244,6 +249,7 @@ def _named(test: Test) -> Test:
         processes=tuple(processes.values()),
         threads=tuple(sorted(members, key=lambda t: order.index(t.process))),
         pages=tuple(pages.values()),
+        huge=test.huge if huge else (),
         cpus=tuple(
             sorted(
                 (p for p in placed if p.thread in order),

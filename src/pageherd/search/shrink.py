@@ -316,6 +316,7 @@ def _plain(chosen: Chosen, question: Question) -> Test:
         questions=(replace(question, claims=()),),
         threads=test.threads,
         pages=test.pages,
+        huge=test.huge,
         cpus=test.cpus,
         swap=test.swap,
         lru_batches=test.lru_batches,
