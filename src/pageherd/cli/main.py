@@ -13,10 +13,11 @@ import os
 import signal
 import sys
 import threading
+from _thread import interrupt_main
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 OK: Final = 0
 FOUND: Final = 1
@@ -264,9 +265,17 @@ def _interrupted(signals: Sequence[int]) -> int:
 def _noticing_interrupts() -> Iterator[list[int]]:
     """The interrupts so far; the compiler may swallow one and then fail in a way of its own.
 
-    SIGTERM ends a run as Ctrl-C does: what was started is ended, what was found is kept.
+    SIGTERM ends a run as Ctrl-C does: what was started is ended, what was found is kept.  An
+    interrupt that falls into a destructor or a callback of C is lost there, so it comes again.
     """
     seen: list[int] = []
+    report = sys.unraisablehook
+
+    def lost(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            threading.Timer(0.05, interrupt_main, [seen[-1]]).start()
+        else:
+            report(unraisable)
 
     def interrupt(number: int, frame: object) -> None:
         seen.append(number)
@@ -277,9 +286,11 @@ def _noticing_interrupts() -> Iterator[list[int]]:
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, interrupt) for number in numbers}
+    sys.unraisablehook = lost
     try:
         yield seen
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
 
