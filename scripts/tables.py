@@ -19,6 +19,8 @@ from pageherd.rules import kernels
 from pageherd.rules.base import DecisionPoint
 from pageherd.rules.calls import CALLS
 from pageherd.rules.catalog import POINTS
+from pageherd.search.check import Checker, find_all
+from pageherd.search.counts import KINDS, SCHEMES, Tally, tallies
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -127,6 +129,20 @@ def without_lever() -> str:
     return table(("step", "why not"), rows)
 
 
+def counts() -> str:
+    """How wrong user space is told, over the library."""
+    checker, library = Checker(), find_all()
+    rows = []
+    for scheme in SCHEMES:
+        tally = tallies(library, scheme, "linux-6.18", checker)
+        rows.append((f"`{scheme}`", *(share(tally[kind]) for kind in KINDS)))
+    return table(("counting", *KINDS), rows)
+
+
+def share(tally: Tally) -> str:
+    return f"{100 * tally.wrong / tally.readings:.1f} %" if tally.wrong else "never"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "overview": overview,
     "rules": rules,
@@ -135,6 +151,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "promises": promise_table,
     "levers": levers,
     "without_lever": without_lever,
+    "counts": counts,
 }
 
 

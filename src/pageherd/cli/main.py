@@ -177,6 +177,12 @@ def _parser() -> argparse.ArgumentParser:
     _json(shrink)
     shrink.set_defaults(module="shrink")
 
+    counts = verbs.add_parser("counts", help="what user space is told of counts, and what is true")
+    counts.add_argument("tests", nargs="*", metavar="TEST", help="an id or a file; all if left out")
+    counts.add_argument("--kernel", "-k", default="linux-6.18", metavar="K", help=_KERNEL_HELP)
+    _json(counts)
+    counts.set_defaults(module="counts")
+
     fmt = verbs.add_parser("fmt", help="rewrite tests in the standard form")
     fmt.add_argument(
         "files", nargs="+", metavar="FILE", help="a .litmus file; - for standard input"

@@ -126,7 +126,8 @@ SWAPOUT_SPLITS: Final = 73
 SWAPIN_WHOLE: Final = 74
 COLLAPSE_REFUSES: Final = 75
 HUGETLB_DOFORK: Final = 76
-NR_QUESTIONS: Final = 77
+COUNT_ONE: Final = 77
+NR_QUESTIONS: Final = 78
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,4 +312,5 @@ QUESTIONS: Final = (
     Question(SWAPIN_WHOLE, "does swap-in map all pages of a cached folio at once?", _YES_NO),
     Question(COLLAPSE_REFUSES, "does collapse refuse pages of which none is writable?", _YES_NO),
     Question(HUGETLB_DOFORK, "may MADV_DOFORK undo MADV_DONTFORK of hugetlb pages?", _YES_NO),
+    Question(COUNT_ONE, "is user space told that this page is mapped once?", _YES_NO),
 )

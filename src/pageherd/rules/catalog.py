@@ -5,6 +5,7 @@ from typing import Final
 from pageherd.rules import (
     calls,
     counting,
+    counting_proposals,
     fork,
     huge,
     hugetlb,
@@ -21,7 +22,7 @@ from pageherd.rules.base import DECLARED, DecisionPoint
 
 FILES = (
     *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
-    *(lazyfree, counting, huge, calls),
+    *(lazyfree, counting, counting_proposals, huge, calls),
 )
 
 POINTS: Final[dict[str, DecisionPoint]] = dict(

@@ -1,10 +1,10 @@
 """counting: how mappings are counted, what the counters say, and what they vouch for.
 
-Every way of counting that shipped or was proposed answers the same questions: the counters after
-one mapping more and one less, by a page-table entry or by a PMD entry for a whole folio; then how
-often a page is mapped, how often a folio is, and whether more than one process maps it; and last
-between which numbers the truth must lie (lowest + 4096 * highest), which is what the promise
-`counts` holds it to.
+Every way of counting answers the same questions: the counters after one mapping more and one less,
+by a page-table entry or by a PMD entry for a whole folio; how often a page is mapped, how often a
+folio is, whether more than one process maps it, and whether user space is told that a page is
+mapped once; and between which numbers the truth must lie (lowest + 4096 * highest), which is what
+the promise `counts` holds it to.  Here are those that shipped.
 
 A small page has one counter, `mapcount`.  A large folio has one for each page, one at its head for
 entries that map it whole (`entire_mapcount`), and in some kernels the total (`large_mapcount`) and
@@ -26,25 +26,22 @@ from pageherd.machine.questions import (
     COUNT_ON_MAP_PMD,
     COUNT_ON_UNMAP,
     COUNT_ON_UNMAP_PMD,
+    COUNT_ONE,
     COUNT_PAGE,
     COUNT_SHARED,
     NO,
     YES,
 )
 from pageherd.machine.state import (
-    LIVE,
     PG_MAYBE_SHARED,
-    PTE_HUGE,
     clear_flag,
     compound_head,
     folio_nr_pages,
     has_flag,
     is_large,
-    maps_folio_here,
-    maps_here,
     set_flag,
 )
-from pageherd.rules.base import decision_point, no
+from pageherd.rules.base import decision_point
 
 POINT = decision_point(
     "counting",
@@ -55,6 +52,7 @@ POINT = decision_point(
     COUNT_PAGE,
     COUNT_FOLIO,
     COUNT_SHARED,
+    COUNT_ONE,
     COUNT_BOUNDS,
     COUNT_FOLIO_BOUNDS,
     COUNT_MMS_BOUNDS,
@@ -64,57 +62,11 @@ POINT = decision_point(
 
 HIGHEST: Final = 4096
 UNBOUNDED: Final = 4095
-ONCE: Final = 1
-MANY_OF_THREE: Final = 2
-MANY_OF_FOUR: Final = 3
 
 
 def anything(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Vouches for nothing."""
     return HIGHEST * UNBOUNDED
-
-
-# -- walks, for those who do not count -------------------------------------------------------------
-
-
-@helper
-def walk(s: State, frame: int) -> tuple[int, int]:
-    """How many entries map the folio of `frame`, and in how many processes.
-
-    A PMD entry is one entry; every page-table entry looked at is an rmap step.
-    """
-    head = compound_head(s, frame)
-    entries, mms = 0, 0
-    for mm in range(s.nr_mms):
-        found = 0
-        if s.mm_state[mm] == LIVE:
-            for page in range(s.nr_pages):
-                if maps_folio_here(s, mm, page, head):
-                    huge = (int(s.pte[mm, page]) & PTE_HUGE) != 0
-                    found += int(not huge or s.pte_to[mm, page] == head)
-        entries += found
-        mms += int(found != 0)
-    return entries, mms
-
-
-def folio_by_walk(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """As many entries as an rmap walk finds."""
-    return walk(s, frame)[0]
-
-
-def shared_by_walk(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Whether an rmap walk meets two processes."""
-    return YES if walk(s, frame)[1] > 1 else NO
-
-
-def page_by_walk(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """As many entries for this page as an rmap walk finds."""
-    count = 0
-    for mm in range(s.nr_mms):
-        if s.mm_state[mm] == LIVE:
-            for page in range(s.nr_pages):
-                count += int(maps_here(s, mm, page, frame))
-    return count
 
 
 # -- exact -----------------------------------------------------------------------------------------
@@ -165,6 +117,11 @@ def exact_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return YES if int(s.mapcount[frame]) + folio_entire_mapcount(s, frame) > 1 else NO
 
 
+def exact_one(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """page_mapcount() == 1."""
+    return YES if int(s.mapcount[frame]) + folio_entire_mapcount(s, frame) == 1 else NO
+
+
 def exact_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Exactly as many mappings as the counters say."""
     return (int(s.mapcount[frame]) + folio_entire_mapcount(s, frame)) * (1 + HIGHEST)
@@ -189,6 +146,7 @@ POINT.group(
     exact_page,
     exact_folio,
     exact_shared,
+    exact_one,
     exact_bounds,
     exact_folio_bounds,
     anything,
@@ -268,6 +226,7 @@ POINT.group(
     exact_page,
     total_folio,
     total_shared,
+    exact_one,
     exact_bounds,
     total_folio_bounds,
     anything,
@@ -366,6 +325,11 @@ def ids_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return YES if maybe_mapped_shared(s, frame) else NO
 
 
+def ids_one(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Not folio_maybe_mapped_shared() stands for it: __folio_page_mapped_exclusively(), v6.15."""
+    return NO if maybe_mapped_shared(s, frame) else YES
+
+
 def ids_mms_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """ "Not shared" vouches for one process at most."""
     if is_large(s, frame) and not maybe_mapped_shared(s, frame):
@@ -383,6 +347,7 @@ POINT.group(
     exact_page,
     total_folio,
     ids_shared,
+    exact_one,
     exact_bounds,
     total_folio_bounds,
     ids_mms_bounds,
@@ -433,261 +398,8 @@ POINT.group(
     average_page,
     total_folio,
     ids_shared,
+    ids_one,
     small_page_bounds,
     total_folio_bounds,
     ids_mms_bounds,
-)
-
-# -- total mapped pages ----------------------------------------------------------------------------
-
-
-@helper
-def add_mapped_pages(s: State, frame: int, n: int) -> None:
-    """The entire mapcount is gone: its place holds how many pages are mapped in all."""
-    if is_large(s, frame):
-        head = compound_head(s, frame)
-        s.entire_mapcount[head] = int(s.entire_mapcount[head]) + n
-
-
-def mapped_pages_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """One page more."""
-    add_total(s, frame, 1)
-    add_mapped_pages(s, frame, 1)
-    add_mm(s, t, frame)
-    return int(s.mapcount[frame]) + int(not is_large(s, frame))
-
-
-def mapped_pages_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """One page less."""
-    add_total(s, frame, -1)
-    add_mapped_pages(s, frame, -1)
-    remove_mm(s, t, frame)
-    return int(s.mapcount[frame]) - int(not is_large(s, frame))
-
-
-def mapped_pages_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """As many pages more as the folio has."""
-    add_total(s, frame, 1)
-    add_mm(s, t, frame)
-    return int(s.entire_mapcount[frame]) + folio_nr_pages(s, frame)
-
-
-def mapped_pages_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """As many pages less as the folio has."""
-    add_total(s, frame, -1)
-    remove_mm(s, t, frame)
-    return int(s.entire_mapcount[frame]) - folio_nr_pages(s, frame)
-
-
-def average_of_mapped_pages(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Mapped pages by pages, rounded, and at least 1 while anything is mapped."""
-    if not is_large(s, frame):
-        return int(s.mapcount[frame])
-    head, nr = compound_head(s, frame), folio_nr_pages(s, frame)
-    pages = int(s.entire_mapcount[head])
-    return max((pages + nr // 2) // nr, 1) if pages != 0 else 0
-
-
-POINT.group(
-    "total-mapped-pages",
-    "proposal: David Hildenbrand, [PATCH RFC 00/13] mm/rmap: support arbitrary folio mappings,"
-    " 12 Apr 2026",
-    mapped_pages_map,
-    mapped_pages_unmap,
-    mapped_pages_map_pmd,
-    mapped_pages_unmap_pmd,
-    average_of_mapped_pages,
-    total_folio,
-    ids_shared,
-    small_page_bounds,
-    total_folio_bounds,
-    ids_mms_bounds,
-)
-
-# -- one for each process's page table -------------------------------------------------------------
-
-
-@helper
-def mapped_beside(s: State, t: int, frame: int) -> bool:
-    """Whether another page of the folio is mapped in the same page table of this process."""
-    if not is_large(s, frame):
-        return False
-    mm, page = int(s.t_rmap_mm[t]), int(s.t_rmap_page[t])
-    first = page - page % int(s.nr_huge)
-    for other in range(first, min(first + int(s.nr_huge), int(s.nr_pages))):
-        if other != page and maps_folio_here(s, mm, other, compound_head(s, frame)):
-            return True
-    return False
-
-
-def table_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """The first page of a folio that a page table maps counts."""
-    if not is_large(s, frame):
-        return int(s.mapcount[frame]) + 1
-    add_total(s, frame, int(not mapped_beside(s, t, frame)))
-    return 0
-
-
-def table_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """The last page of a folio that a page table maps counts."""
-    if not is_large(s, frame):
-        return int(s.mapcount[frame]) - 1
-    add_total(s, frame, -int(not mapped_beside(s, t, frame)))
-    return 0
-
-
-def table_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """A PMD entry counts as a page table does."""
-    add_total(s, frame, 1)
-    return 0
-
-
-def table_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """A PMD entry counts as a page table does; split, its pages go on counting."""
-    mm, page = int(s.t_rmap_mm[t]), int(s.t_rmap_page[t])
-    if not maps_folio_here(s, mm, page, frame):
-        add_total(s, frame, -1)
-    return 0
-
-
-def table_page(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """As many page tables as map anything of the folio."""
-    return folio_mapcount(s, frame)
-
-
-def table_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Two page tables; they may be one process's."""
-    return YES if folio_mapcount(s, frame) > 1 else NO
-
-
-def table_mms_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """No more processes than page tables."""
-    return HIGHEST * folio_mapcount(s, frame)
-
-
-POINT.group(
-    "page-tables",
-    "proposal: Matthew Wilcox, 17 Dec 2021: several entries of one VMA and page table count once",
-    table_map,
-    table_unmap,
-    table_map_pmd,
-    table_unmap_pmd,
-    table_page,
-    folio_by_walk,
-    table_shared,
-    small_page_bounds,
-    anything,
-    table_mms_bounds,
-)
-
-# -- three states ----------------------------------------------------------------------------------
-
-
-def three_state_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Not mapped, mapped once, possibly mapped more than once."""
-    return min(int(s.mapcount[frame]) + 1, MANY_OF_THREE)
-
-
-def three_state_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """From "possibly more" there is no way back: nobody knows how many are left."""
-    return 0 if s.mapcount[frame] == ONCE else MANY_OF_THREE
-
-
-def three_state_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Three states for the entries that map the whole folio."""
-    return min(int(s.entire_mapcount[frame]) + 1, MANY_OF_THREE)
-
-
-def three_state_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """From "possibly more" there is no way back."""
-    return 0 if s.entire_mapcount[frame] == ONCE else MANY_OF_THREE
-
-
-def three_state_page(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """The state read as if it were a count."""
-    return int(s.mapcount[frame]) + folio_entire_mapcount(s, frame)
-
-
-def three_state_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Exact for none and one; "possibly more" vouches for nothing."""
-    most = max(int(s.mapcount[frame]), folio_entire_mapcount(s, frame))
-    state = int(s.mapcount[frame]) + folio_entire_mapcount(s, frame)
-    return HIGHEST * UNBOUNDED if most >= MANY_OF_THREE else state * (1 + HIGHEST)
-
-
-POINT.group(
-    "three-state",
-    "proposal: Matthew Wilcox, 17 Dec 2021: not mapped, mapped once, possibly more",
-    three_state_map,
-    three_state_unmap,
-    three_state_map_pmd,
-    three_state_unmap_pmd,
-    three_state_page,
-    folio_by_walk,
-    exact_shared,
-    three_state_bounds,
-    anything,
-    anything,
-)
-
-
-def zero_one_two_many_map(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Exact up to two, then many."""
-    return min(int(s.mapcount[frame]) + 1, MANY_OF_FOUR)
-
-
-def zero_one_two_many_unmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """From two it is known that one is left; from many nothing is known."""
-    count = int(s.mapcount[frame])
-    return MANY_OF_FOUR if count >= MANY_OF_FOUR else count - 1
-
-
-def zero_one_two_many_map_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Exact up to two entries that map the whole folio, then many."""
-    return min(int(s.entire_mapcount[frame]) + 1, MANY_OF_FOUR)
-
-
-def zero_one_two_many_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """From many nothing is known."""
-    count = int(s.entire_mapcount[frame])
-    return MANY_OF_FOUR if count >= MANY_OF_FOUR else count - 1
-
-
-def zero_one_two_many_bounds(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Exact for none, one and two; many vouches for nothing."""
-    most = max(int(s.mapcount[frame]), folio_entire_mapcount(s, frame))
-    count = int(s.mapcount[frame]) + folio_entire_mapcount(s, frame)
-    return HIGHEST * UNBOUNDED if most >= MANY_OF_FOUR else count * (1 + HIGHEST)
-
-
-POINT.group(
-    "zero-one-two-many",
-    "proposal: three states with an exact two",
-    zero_one_two_many_map,
-    zero_one_two_many_unmap,
-    zero_one_two_many_map_pmd,
-    zero_one_two_many_unmap_pmd,
-    three_state_page,
-    folio_by_walk,
-    exact_shared,
-    zero_one_two_many_bounds,
-    anything,
-    anything,
-)
-
-# -- none ------------------------------------------------------------------------------------------
-
-POINT.group(
-    "none",
-    "proposal: Linus Torvalds, 19 Dec 2021: get rid of mapcount, use rmap where it matters",
-    no,
-    no,
-    no,
-    no,
-    page_by_walk,
-    folio_by_walk,
-    shared_by_walk,
-    anything,
-    anything,
-    anything,
 )
