@@ -1,4 +1,4 @@
-"""The same answer on any number of cores, and however often a hunt is cut short."""
+"""The same answer on any number of cores, and however often a search is cut short."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ import pytest
 from pageherd.cli.main import main
 from pageherd.machine.layout import HUNT
 from pageherd.rules.choose import choose, record
-from pageherd.search import breadth, checkpoint
-from pageherd.search import hunt as hunts
+from pageherd.search import breadth, checkpoint, keeper, product
 from pageherd.search.breadth import Search
 from pageherd.search.checkpoint import CheckpointError
+from pageherd.search.diff import diff
 from pageherd.search.hunt import Found, hunt
 from pageherd.search.scope import chosen_verbs, client_of, scopes_of
 
@@ -107,7 +108,7 @@ def test_scopes_that_are_done_are_not_done_again(
 ) -> None:
     plain = hunt(KERNEL, "default", ops=OPS[:5])
     file = tmp_path / "default"
-    monkeypatch.setattr(hunts, "SAVE_EVERY", 0.0)  # a checkpoint after every chunk
+    monkeypatch.setattr(keeper, "SAVE_EVERY", 0.0)  # a checkpoint after every chunk
     before = checkpoint.save
 
     class Killed(BaseException):
@@ -166,14 +167,28 @@ def test_a_full_disk_loses_nothing(
 
 
 FEWER = "mlock,mprotect,clear_soft_dirty,ptrace_poke,process_vm_writev,dontneed"
-COMMAND = ["hunt", "--kernel", KERNEL, "--json", "--scope", SCOPE, "--without", FEWER, "--resume"]
+WHERE = ("--json", "--scope", SCOPE, "--observe", "promises", "--ops", ",".join(OPS), "--resume")
+HUNT_IT = ("hunt", "--kernel", KERNEL, "--json", "--scope", SCOPE, "--without", FEWER, "--resume")
+ALL_ALIKE = ("diff", "linux-6.18", "linux-7.3", *WHERE)
+ALL_SHORTEST = ("diff", "linux-5.10", "linux-5.18", "--promise", "private", "--all", *WHERE)
+COMMANDS = {HUNT_IT: 1, ALL_ALIKE: 0, ALL_SHORTEST: 1}  # and how each of them ends
 
 
-def started(file: Path, save_every: float) -> subprocess.Popen[str]:
+def started(command: tuple[str, ...], file: Path, save_every: float) -> subprocess.Popen[str]:
     """The command line in a process of its own."""
-    program = "import sys\nfrom pageherd.search import hunt\n"
-    program += f"hunt.SAVE_EVERY = {save_every}\nfrom pageherd.cli.main import main\n"
-    program += f"sys.exit(main({[*COMMAND, str(file)]!r}))\n"
+    program = f"""
+import sys, time
+from pageherd.cli.main import main
+from pageherd.search import checkpoint, keeper, product
+
+def slowly(*arguments, save=checkpoint.save):
+    save(*arguments)
+    time.sleep(0.02)  # so that a signal comes before the end
+
+checkpoint.save = slowly
+keeper.SAVE_EVERY, product._SLICE = {save_every}, 8
+sys.exit(main({[*command, str(file)]!r}))
+"""
     return subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -188,30 +203,34 @@ def over(running: subprocess.Popen[str]) -> tuple[int, list[dict[str, Any]], str
     return running.returncode, found, err
 
 
-def begun(file: Path) -> subprocess.Popen[str]:
-    """A hunt that is under way: its first checkpoint is there."""
-    running = started(file, 0.01)
+def begun(command: tuple[str, ...], file: Path) -> subprocess.Popen[str]:
+    """A search that is under way: its first checkpoint is there."""
+    running = started(command, file, 0.01)
     while not file.exists():
         assert running.poll() is None
         time.sleep(0.005)
     return running
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+@pytest.fixture(scope="module", params=COMMANDS, ids=["hunt", "diff", "diff --all"])
+def uninterrupted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    """A command, and what it prints if nothing cuts it short."""
     file = tmp_path_factory.mktemp("whole") / "it"
-    code, lines, _ = over(started(file, 1000))
-    assert code == 1
+    code, lines, _ = over(started(request.param, file, 1000))
+    assert code == COMMANDS[request.param]
     assert not file.exists()
-    return lines
+    return request.param, lines
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_cut_short_by_a_signal(
-    number: int, tmp_path: Path, uninterrupted: list[dict[str, Any]]
+    number: int, tmp_path: Path, uninterrupted: tuple[tuple[str, ...], list[dict[str, Any]]]
 ) -> None:
+    command, whole = uninterrupted
     file = tmp_path / "it"
-    running = begun(file)
+    running = begun(command, file)
     running.send_signal(number)
     code, lines, err = over(running)
     if number == signal.SIGKILL:
@@ -220,5 +239,37 @@ def test_cut_short_by_a_signal(
         assert code == 130
         assert not any(line["complete"] for line in lines)
         assert f"--resume {file}" in err
-    code, lines, _ = over(started(file, 1000))
-    assert (code, lines) == (1, uninterrupted)
+    code, lines, _ = over(started(command, file, 1000))
+    assert (code, lines) == (COMMANDS[command], whole)
+
+
+def test_a_comparison_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is cut short, and for the next thing compared when one is done."""
+    asked: dict[str, Any] = {"scope": SCOPE, "ops": OPS, "observe": ("promises", "values")}
+    pair = "linux-6.12", "linux-6.18"
+    whole = diff(*pair, **asked)
+    monkeypatch.setattr(product, "_SLICE", 16)
+    file = tmp_path / "it"
+    bound, rounds = 20, 0
+    while True:
+        bound *= 2
+        found = diff(*pair, **asked, max_states=bound, resume=file)
+        rounds += 1
+        if found.checkpoint is None:
+            break
+        assert found.checkpoint == file
+        assert not found.complete
+    assert rounds > 1
+    assert not file.exists()
+    assert replace(found, seconds=0, client=whole.client) == replace(whole, seconds=0)
+
+
+def test_a_hunt_and_a_comparison_do_not_mix(tmp_path: Path) -> None:
+    file = tmp_path / "it"
+    diff("linux-6.12", "linux-6.18", SCOPE, "values", ops=OPS, max_states=100, resume=file)
+    with pytest.raises(CheckpointError, match=r"another command: diff, not hunt"):
+        hunt(KERNEL, SCOPE, ops=OPS, resume=file)
+    with pytest.raises(CheckpointError, match=r"another kernel: linux-6.12 and linux-6.18, not"):
+        diff("linux-6.12", "linux-7.3", SCOPE, "values", ops=OPS, resume=file)
+    with pytest.raises(CheckpointError, match="a diff with other options"):
+        diff("linux-6.12", "linux-6.18", SCOPE, "counts", ops=OPS, resume=file)

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING
 
 from pageherd.cli.main import FOUND, OK, UNDETERMINED
 from pageherd.cli.output import compiling, console, json_line, status
+from pageherd.cli.resume import cut_short, resumed
 
 if TYPE_CHECKING:
-    from pageherd.search.diff import Difference, Distinction, Product
+    from pageherd.search.diff import Difference, Distinction
+    from pageherd.search.product import Product
     from pageherd.search.why import Reason
 
 
 def main(arguments: Namespace) -> int:
     """Compare, print, and say by the exit code whether anything differs."""
-    from pageherd.search.diff import MAX_STATES, diff
+    from pageherd.search.diff import diff
+    from pageherd.search.product import MAX_STATES
 
+    resume = resumed(arguments.resume, "comparison")
     with compiling() as progress, status("comparing") as say:
         found = diff(
             arguments.k1,
@@ -30,6 +34,7 @@ def main(arguments: Namespace) -> int:
             ops=_names(arguments.ops),
             without=_names(arguments.without),
             max_states=arguments.max_states or MAX_STATES,
+            resume=resume,
             progress=progress,
             watch=lambda search: say(_progress(search)),
         )
@@ -39,9 +44,8 @@ def main(arguments: Namespace) -> int:
         _print(found)
     if arguments.save and found.found:
         _save(found, Path(arguments.save), arguments.json)
-    if found.found:
-        return FOUND
-    return OK if found.complete else UNDETERMINED
+    found_out = FOUND if found.found else OK if found.complete else UNDETERMINED
+    return cut_short(found.checkpoint, found.unsaved, found.interrupted) or found_out
 
 
 def _progress(search: Product) -> str:
@@ -67,7 +71,9 @@ def _print(found: Difference) -> None:
         _print_program(found, program)
     if not found.found:
         what = " or ".join(found.observe)
-        if found.complete:
+        if found.interrupted:
+            out.print(f"  interrupted: no difference in {what} found so far", style="yellow")
+        elif found.complete:
             out.print(f"  no difference in this scope: no other {what}", style="green")
         else:
             out.print(f"  no difference in {what} found, scope not exhausted", style="yellow")

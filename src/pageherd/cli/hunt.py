@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pageherd.cli.main import ENVIRONMENT, FOUND, INTERRUPTED, UNDETERMINED, worst
+from pageherd.cli.main import FOUND, UNDETERMINED, worst
 from pageherd.cli.output import compiling, console, json_line
+from pageherd.cli.resume import cut_short, resumed
 
 if TYPE_CHECKING:
     from pageherd.search.breadth import Progressed, Watcher
@@ -24,9 +25,7 @@ def main(arguments: Namespace) -> int:
     from pageherd.search.hunt import hunt
     from pageherd.search.kept import keep
 
-    resume = Path(arguments.resume) if arguments.resume else None
-    if resume and not resume.exists():
-        print(f"pageherd: {resume} is not there yet: a new hunt, kept there", file=sys.stderr)
+    resume = resumed(arguments.resume, "hunt")
     if resume is None or not resume.exists():
         _replay(arguments.kernel)
     bound = arguments.max_states or _bound(arguments)
@@ -51,21 +50,9 @@ def main(arguments: Namespace) -> int:
             _print(each)
         if arguments.save:
             _save(each, Path(arguments.save), arguments.json)
-    return _ended(found)
-
-
-def _ended(found: list[Found]) -> int:
-    """Say on standard error how a hunt that was cut short can go on; the exit code."""
     last = found[-1]
-    if last.unsaved:
-        print(f"pageherd: {last.unsaved}", file=sys.stderr)
-    if last.checkpoint:
-        print(f"pageherd: to go on: the same with --resume {last.checkpoint}", file=sys.stderr)
-    if last.unsaved:
-        return ENVIRONMENT
-    if last.size.interrupted:
-        return INTERRUPTED
-    return worst([_code(each) for each in found])
+    short = cut_short(last.checkpoint, last.unsaved, last.size.interrupted)
+    return short or worst([_code(each) for each in found])
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -122,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("--ops", metavar="A,B", help="only these operations")
     diff.add_argument("--without", metavar="A,B", help="all operations but these")
     diff.add_argument("--max-states", type=_positive, metavar="N", help="give up beyond N pairs")
+    diff.add_argument(
+        "--resume", metavar="FILE", help="go on from this checkpoint; new ones are written there"
+    )
     diff.add_argument("--save", metavar="FILE", help="write the program there, as a test")
     _json(diff)
     diff.set_defaults(module="diff")

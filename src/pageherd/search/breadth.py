@@ -32,6 +32,8 @@ SLICE: Final = 512  # states expanded in one go
 CHUNK: Final = 16  # slices expanded before what they found is stored
 MAX_STATES: Final = 200_000_000
 _EDGE: Final = np.int16  # operations of a client: some hundreds
+_COUNTS: Final = ("next", "transitions", "pruned", "stuck", "levels", "settled", "seconds")
+_TALLIES: Final = ("asked", "stepped")
 
 Order = tuple[tuple[int, ...], ...]
 """The old name at each new place: of processes, pages and references."""
@@ -173,14 +175,25 @@ class Search:
         with np.errstate(over="ignore"):  # the hash wraps on purpose
             ex.enter(self._arrays["code_words"], table, first, self.nr_states)
 
-    def restore(self, codes: Any, parents: Any, edges: Any) -> None:
-        """Take over the stored states of a checkpoint."""
+    def counts(self) -> dict[str, Any]:
+        """What a checkpoint holds besides the stored states."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in _COUNTS}
+        found["broken"] = self.broken.tolist()
+        return found | {name: self.record[name][0].tolist() for name in _TALLIES}
+
+    def restore(self, codes: Any, parents: Any, edges: Any, counts: dict[str, Any]) -> None:
+        """Take over the stored states and the counts of a checkpoint."""
         self.nr_states = 0
         self._grow(max(FIRST_CAPACITY, 2 * len(codes)))
         self.nr_states = len(codes)
         for name, values in (("codes", codes), ("parents", parents), ("edges", edges)):
             self._arrays[name][: self.nr_states] = values
         self._enter(self._arrays["table"], 0)
+        for name in _COUNTS:
+            setattr(self, name, counts[name])
+        self.broken[:] = counts["broken"]
+        for name in _TALLIES:
+            self.record[name][0] = counts[name]
 
     def _start(self) -> int:
         """Pack the first state: one process, nothing mapped; the order of names chosen."""
@@ -279,7 +292,7 @@ class Search:
         self.stuck = self.stuck or tally[ex.STUCK]
         unknown = self.broken[:, 0] < 0  # the first breach found is a shortest one
         self.broken[unknown] = room.broken[unknown]
-        for name in ("asked", "stepped"):
+        for name in _TALLIES:
             self.record[name] += room.record[name]
             room.record[name] = 0
         capacity = len(self._arrays["parents"])

@@ -1,45 +1,28 @@
-"""The difference of two kernels: a shortest program that tells them apart.
+"""The difference of two kernels: a shortest program that tells them apart, as a test.
 
-The same operation of the most general client of a scope is done to a state under one kernel and to
-a state under the other, breadth-first, so the first difference in what shows is a shortest one.
+`product` finds the path; here it becomes a program, which the checker runs on both kernels.
 """
 
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from itertools import permutations
-from typing import Any, Final, Literal, TypeAlias
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from pageherd.errors import ModelError, RuleError
 from pageherd.litmus.format import format_step
 from pageherd.litmus.syntax import Comparison, Copies, Keeps, Outcome, Question, Step, Test
-from pageherd.machine.jit import ALARMS, records
-from pageherd.machine.layout import HUNT, dtype
-from pageherd.machine.operations import Operands, build, encode
-from pageherd.machine.state import LIVE
-from pageherd.machine.verbs import VERBS, Result
-from pageherd.promises.table import BY_NAME, DEFAULT, PROMISES
-from pageherd.rules.choose import Kernel, Progress, blame, choose, record
-from pageherd.search import counterexample
-from pageherd.search import expand as ex
+from pageherd.machine.jit import ALARMS
+from pageherd.machine.layout import HUNT
+from pageherd.promises.table import DEFAULT, PROMISES
+from pageherd.rules.choose import Progress, choose, record
+from pageherd.search import checkpoint, counterexample
 from pageherd.search import lockstep as ls
-from pageherd.search.breadth import Order
-from pageherd.search.forgettable import forgettable
-from pageherd.search.packing import work_record
-from pageherd.search.scope import (
-    Client,
-    Move,
-    Scope,
-    chosen_verbs,
-    client_of,
-    empty_hunt_state,
-    scopes_of,
-)
+from pageherd.search.keeper import Keeper, keeper, noticing
+from pageherd.search.product import MAX_STATES, Observe, Product, Watcher, client_of_both
+from pageherd.search.scope import Client, Scope, chosen_verbs, scopes_of
 from pageherd.search.why import (
     REGISTER,
     Observer,
@@ -51,20 +34,6 @@ from pageherd.search.why import (
     reasons,
     shows,
 )
-
-Observe: TypeAlias = Literal["promises", "values", "copies", "counts"]
-
-OBSERVE: Final[dict[Observe, int]] = {
-    "promises": ls.PROMISES,
-    "values": ls.VALUES,
-    "copies": ls.COPIES,
-    "counts": ls.COUNTS,
-}
-MAX_STATES: Final = 2_000_000
-_FIRST_CAPACITY: Final = 1 << 14
-_SLICE: Final = 1024  # pairs expanded before anybody may interrupt
-_MOST: Final = 4096  # differences listed
-_FLAGS: Final = 1 << 16  # more than any FOLL_ flags of a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +71,9 @@ class Difference:
     transitions: int
     seconds: float
     complete: bool  # the scope was exhausted, or a difference was found
+    interrupted: bool = False
+    checkpoint: Path | None = None  # from which a search that was cut short can go on
+    unsaved: str = ""  # why the last checkpoint could not be written
     notes: tuple[str, ...] = ()
 
     @property
@@ -110,244 +82,15 @@ class Difference:
         return bool(self.programs)
 
 
-class _Side:
-    """What one kernel's half of the search works in."""
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """How large one search was, and how it ended."""
 
-    def __init__(self, scope: Scope, kernel: Kernel, table: Any, observe: Observe) -> None:
-        self.kernel = kernel
-        self.table = table
-        self.states = np.zeros(ex.NR_RECORDS, dtype(HUNT))
-        self.states[ex.EMPTY] = empty_hunt_state(scope, HUNT)[0]
-        self.states[ex.BASE] = self.states[ex.EMPTY]
-        self.words = self.states.view(np.uint64).reshape(ex.NR_RECORDS, -1)
-        forget = forgettable(kernel) if observe in ("promises", "values") else 0
-        self.work = work_record(HUNT, scope.sizes, forget, tokens=observe == "values")
-
-    @property
-    def arrays(self) -> tuple[Any, Any, Any]:
-        return records(self.states), self.words, records(self.work)
-
-
-@dataclass
-class Product:
-    """One breadth-first search over pairs of states."""
-
-    scope: Scope
-    kernels: tuple[Kernel, Kernel]
-    tables: tuple[Any, Any]
-    client: Client
-    observe: Observe
-    asked: tuple[str, ...] = DEFAULT
-    every: bool = False
-    max_states: int = MAX_STATES
-    levels: list[int] = field(default_factory=lambda: [0, 1])  # the first pair of each depth
-    next: int = 0
-    seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.sides = tuple(
-            _Side(self.scope, kernel, table, self.observe)
-            for kernel, table in zip(self.kernels, self.tables, strict=True)
-        )
-        self.row = 2 * int(self.sides[0].work["bytes"][0]) + 8
-        self.found = np.zeros((_MOST, 4), np.int64)
-        self.tally = np.zeros(ls.NR_TALLIES, np.int64)
-        self._arrays: dict[str, Any] = {}
-        self._grow(_FIRST_CAPACITY)
-        self._start()
-        self._arrays["parents"][0] = self._arrays["edges"][0] = -1
-        self.tally[ls.COUNT] = 1
-        self._enter()
-
-    @property
-    def kernel(self) -> Kernel:
-        """The first kernel (a path is named after it)."""
-        return self.kernels[0]
-
-    @property
-    def nr_states(self) -> int:
-        """Pairs stored."""
-        return int(self.tally[ls.COUNT])
-
-    @property
-    def complete(self) -> bool:
-        """Whether every pair was expanded."""
-        return self.next == self.nr_states
-
-    def _grow(self, capacity: int) -> None:
-        old, nr = self._arrays, int(self.tally[ls.COUNT])
-        codes = np.zeros((capacity, self.row), np.uint8)
-        parents, edges = np.empty(capacity, np.int32), np.empty(capacity, np.int16)
-        if nr:
-            codes[:nr] = old["codes"][:nr]
-            parents[:nr], edges[:nr] = old["parents"][:nr], old["edges"][:nr]
-        table = np.zeros(1 << (3 * capacity // 2).bit_length(), np.uint64)
-        self._arrays = {"codes": codes, "parents": parents, "edges": edges, "table": table}
-        self._arrays["code_words"] = codes.view(np.uint64)
-        if nr:
-            self._enter()
-
-    def _enter(self) -> None:
-        a = self._arrays
-        with np.errstate(over="ignore"):  # the hash wraps on purpose
-            ex.enter(a["code_words"], a["table"], 0, self.nr_states)
-
-    def _start(self) -> int:
-        """Pack the first pair: on both sides one process, nothing mapped."""
-        for side in self.sides:
-            side.states[ex.BASE] = side.states[ex.EMPTY]
-            side.states["mm_state"][ex.BASE, 0] = LIVE
-        a, b = self.sides
-        return ls.pack_pair(
-            records(a.states),
-            records(a.work),
-            records(b.states),
-            records(b.work),
-            self._arrays["codes"],
-            0,
-        )
-
-    # -- searching -------------------------------------------------------------------------------
-
-    def run(self, watch: Watcher | None = None) -> None:
-        """Search to the end of the first level with a difference, or until a bound is hit.
-
-        Raises:
-            ModelError: the machine raised an alarm; RuleError: a user's rule did.
-        """
-        started = time.perf_counter()
-        while not self.complete and self.nr_states < self.max_states:
-            if self.next == self.levels[-1]:
-                if self.tally[ls.FOUND]:
-                    break
-                self.levels.append(self.nr_states)
-            self._advance(min(self.levels[-1], self.next + _SLICE))
-            self.seconds = time.perf_counter() - started
-            if watch:
-                watch(self)
-            if self.tally[ls.FOUND] and not self.every:
-                break
-
-    def _advance(self, last: int) -> None:
-        a = self._arrays
-        one, other = self.sides
-        with np.errstate(over="ignore"):
-            reached = ls.advance(
-                *one.arrays,
-                records(one.table),
-                *other.arrays,
-                records(other.table),
-                records(self.client.ops),
-                records(self.client.guards),
-                a["codes"],
-                a["code_words"],
-                a["table"],
-                a["parents"],
-                a["edges"],
-                self.next,
-                last,
-                OBSERVE[self.observe],
-                sum(1 << BY_NAME[name].number for name in self.asked),
-                int(self.every),
-                self.found,
-                self.tally,
-            )
-        if self.tally[ls.ALARM]:
-            self._alarm()
-        if reached < last and not self.tally[ls.FOUND]:
-            self._grow(2 * len(a["parents"]))
-        self.next = reached
-
-    def _alarm(self) -> None:
-        kernel = self.kernels[int(self.tally[ls.ALARM_SIDE])]
-        alarm, verb = int(self.tally[ls.ALARM]), self.client.moves[self.tally[ls.ALARM_EDGE]].verb
-        culprit = blame(kernel, alarm)
-        if culprit is not None:
-            raise RuleError(f"{culprit}, in '{verb}' of a comparison in {self.scope}")
-        raise ModelError(f"{ALARMS.get(alarm, 'a rule failed')}, in '{verb}'", alarm)
-
-    # -- what was found --------------------------------------------------------------------------
-
-    def differences(self) -> Iterable[tuple[tuple[int, ...], int]]:
-        """The path to each difference and the promises that differ there, as bits.
-
-        Those that only differ in which of two equal names is taken are one.
-        """
-        seen = set()
-        for node, edge, promises, hashed in self.found[: int(self.tally[ls.FOUND])].tolist():
-            key = node, self.client.moves[edge].verb, promises, hashed
-            if key not in seen:
-                seen.add(key)
-                yield (*self._path_to(node), edge), promises
-
-    def _path_to(self, node: int) -> tuple[int, ...]:
-        path: list[int] = []
-        while self._arrays["parents"][node] >= 0:
-            path.append(int(self._arrays["edges"][node]))
-            node = int(self._arrays["parents"][node])
-        return tuple(reversed(path))
-
-    def retrace(self, path: Collection[int]) -> list[Order]:
-        """The order of names that was chosen at the start, and after each operation."""
-        one, other = self.sides
-        scratch = np.zeros((1, self.row), np.uint8)
-        orders = [self.order(self._start())]
-        ls.unpack_pair(*one.arrays, *other.arrays, self._arrays["codes"], 0)
-        for edge in path:
-            chosen = ls.retrace_pair(
-                *one.arrays,
-                records(one.table),
-                *other.arrays,
-                records(other.table),
-                records(self.client.ops),
-                records(self.client.guards),
-                edge,
-                OBSERVE[self.observe],
-                scratch,
-                0,
-            )
-            orders.append(self.order(chosen))
-        return orders
-
-    def order(self, number: int) -> Order:
-        """The old name at each new place: of processes, pages and references."""
-        mms, pages, refs, _ = self.scope.sizes
-        names = (("mm_at", mms), ("page_at", pages), ("ref_at", refs))
-        work = self.sides[0].work
-        return tuple(tuple(work[name][0, number, :n].tolist()) for name, n in names)
-
-
-Watcher = Callable[[Product], None]
-
-
-# -- the client of both ----------------------------------------------------------------------------
-
-
-def _client_of_both(
-    scope: Scope,
-    kernels: tuple[Kernel, Kernel],
-    tables: tuple[Any, Any],
-    verbs: Collection[str],
-    observe: Observe,
-) -> Client:
-    """What can be done on both kernels; calls are merged if their flags are equal on both."""
-    flags = tables[0].copy()
-    flags["rule"] = tables[0]["rule"] * _FLAGS + tables[1]["rule"]  # only told apart, never called
-    verbs = [verb for verb in verbs if verb not in kernels[1].absent()]
-    client = client_of(scope, kernels[0], flags, verbs)
-    return _reading(client) if observe == "values" else client
-
-
-def _reading(client: Client) -> Client:
-    """The client that also looks at the values that its operations give."""
-    held = [i for i, move in enumerate(client.moves) if move.verb == "release"]
-    moves = (*client.moves, *(Move("read_ref", ref=client.moves[i].ref) for i in held))
-    loads = encode([build("read_ref", Operands(0, 0, ref=client.moves[i].ref)) for i in held])
-    ops = np.concatenate([client.ops, loads]) if held else client.ops.copy()
-    for i, move in enumerate(moves):
-        ops["register"][i] = int(VERBS[move.verb].result is Result.VALUE)
-    guards = np.concatenate([client.guards, client.guards[held]])
-    return replace(client, moves=moves, ops=ops, guards=guards)
+    states: int
+    transitions: int
+    seconds: float
+    exhausted: bool
+    stuck: int  # the alarm of a run that could not go on
 
 
 # -- from a path to a test -------------------------------------------------------------------------
@@ -445,10 +188,13 @@ def diff(
     ops: Collection[str] = (),
     without: Collection[str] = (),
     max_states: int = MAX_STATES,
+    resume: Path | None = None,
     progress: Progress | None = None,
     watch: Watcher | None = None,
 ) -> Difference:
     """A shortest program in a scope that tells two kernels apart, or none.
+
+    Ctrl-C and SIGTERM end the search early, with a checkpoint.
 
     Args:
         k1, k2: kernels, as `rules.choose.choose` takes them.
@@ -460,12 +206,14 @@ def diff(
         promises: only these; those that hold without being asked for if left out.
         ops, without: the only operations, or those to leave out.
         max_states: give up beyond so many pairs of states.
+        resume: the checkpoint to go on from, if it exists, and to write; else a file of the cache.
         progress: told while the machine is compiled; watch: told now and then how far it is.
 
     Raises:
         ScopeError: no such scope or operation.
         RuleError: there is no such kernel, or a user's rule failed.
         ModelError: the machine cannot answer.
+        CheckpointError: `resume` is a checkpoint of another search, or none.
 
     >>> found = diff("linux-4.19", "linux-4.19.y", "2,1,1,0", "promises", why=True,
     ...              ops=("mmap", "write", "fork", "vmsplice", "munmap"))
@@ -480,16 +228,22 @@ def diff(
     kernels = choose(k1), choose(k2)
     tables = record(kernels[0], HUNT, progress), record(kernels[1], HUNT, progress)
     verbs = chosen_verbs(ops, without)
-    done: list[Product] = []
-    for each in chosen:
-        for what in wanted:
-            client = _client_of_both(each, kernels, tables, verbs, what)
+    searches = [
+        (each, what, client_of_both(each, kernels, tables, verbs, what))
+        for each in chosen
+        for what in wanted
+    ]
+    modes = {"observe": list(wanted), "every": every}
+    clients = [client for _, _, client in searches]
+    keeping = keeper(resume, checkpoint.identity_of("diff", kernels, chosen, clients, asked, modes))
+    with noticing() as interrupts:
+        for each, what, client in searches[len(keeping.done) :]:
             product = Product(each, kernels, tables, client, what, asked, every, max_states)
-            product.run(watch)
-            done.append(product)
-            if product.tally[ls.FOUND]:
-                return _difference(done, why)
-    return _difference(done, why)
+            over = keeping.run(product, watch, interrupts)
+            keeping.done.append(asdict(_size(product)))
+            if product.tally[ls.FOUND] or (not over and (interrupts or keeping.named)):
+                break
+    return _difference(product, wanted, keeping, why=why, interrupted=bool(interrupts and not over))
 
 
 def _wanted(observe: Observe | Collection[Observe] | None) -> tuple[Observe, ...]:
@@ -498,31 +252,42 @@ def _wanted(observe: Observe | Collection[Observe] | None) -> tuple[Observe, ...
     return (observe,) if isinstance(observe, str) else tuple(observe)
 
 
-def _difference(done: list[Product], why: bool) -> Difference:
+def _size(product: Product) -> _Size:
+    stuck = int(product.tally[ls.STUCK])
+    exhausted = product.complete and not stuck and not product.tally[ls.PRUNED]
+    transitions = int(product.tally[ls.TRANSITIONS])
+    return _Size(product.nr_states, transitions, product.seconds, bool(exhausted), stuck)
+
+
+def _difference(
+    last: Product, wanted: tuple[Observe, ...], keeping: Keeper, *, why: bool, interrupted: bool
+) -> Difference:
     """What the last search found, and how large all of them were."""
-    last = done[-1]
     programs = _distinctions(last)
     if why:
         programs = tuple(_explained(last, each) if each.confirmed else each for each in programs)
+    sizes = [_Size(**each) for each in keeping.done]
+    complete = bool(programs) or all(size.exhausted for size in sizes)
+    if last.over:
+        keeping.forget()
+    observed = wanted.index(last.observe) + 1 if programs else len(sizes)
     absent = {verb for kernel in last.kernels for verb in kernel.absent()}
-    asked = dict.fromkeys(product.observe for product in done)
     return Difference(
         kernels=(last.kernels[0].name, last.kernels[1].name),
         scope=last.scope,
-        observe=tuple(asked),
+        observe=wanted[:observed],
         programs=programs,
         client=last.client,
         absent=tuple(sorted(absent)),
-        states=sum(product.nr_states for product in done),
-        transitions=sum(int(product.tally[ls.TRANSITIONS]) for product in done),
-        seconds=sum(product.seconds for product in done),
-        complete=bool(programs) or all(_exhausted(product) for product in done),
-        notes=tuple(ALARMS[int(p.tally[ls.STUCK])] for p in done if p.tally[ls.STUCK]),
+        states=sum(size.states for size in sizes),
+        transitions=sum(size.transitions for size in sizes),
+        seconds=sum(size.seconds for size in sizes),
+        complete=complete and not interrupted,
+        interrupted=interrupted,
+        checkpoint=None if last.over else keeping.saved(),
+        unsaved=keeping.unsaved,
+        notes=tuple(ALARMS[size.stuck] for size in sizes if size.stuck),
     )
-
-
-def _exhausted(product: Product) -> bool:
-    return product.complete and not product.tally[ls.STUCK] and not product.tally[ls.PRUNED]
 
 
 def _explained(product: Product, each: Distinction) -> Distinction:

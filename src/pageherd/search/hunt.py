@@ -6,34 +6,28 @@ one.  Promises are checked after every operation: in a sequential hunt nobody lo
 
 from __future__ import annotations
 
-import hashlib
 import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from pageherd.litmus.format import format_step
 from pageherd.litmus.syntax import Test
-from pageherd.machine.jit import STEPS, cache_directory
+from pageherd.machine.jit import STEPS
 from pageherd.machine.layout import HUNT
 from pageherd.promises.table import DEFAULT, PROMISES
 from pageherd.rules.catalog import POINTS
-from pageherd.rules.choose import Kernel, Progress, choose, record
+from pageherd.rules.choose import Progress, choose, record
 from pageherd.search import checkpoint
 from pageherd.search.breadth import MAX_STATES, Progressed, Search, Watcher
 from pageherd.search.counterexample import counterexample, test_of
 from pageherd.search.forgettable import trusts_marks
+from pageherd.search.keeper import Keeper, keeper, noticing
 from pageherd.search.scope import Client, Scope, chosen_verbs, client_of, scopes_of
 from pageherd.search.verdict import BROKEN, KEPT, UNDETERMINED, Word
-
-SAVE_EVERY: Final = 180.0  # seconds between two checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,49 +103,6 @@ class Found:
         return UNDETERMINED if unproven else KEPT
 
 
-@dataclass
-class _Keeper:
-    """Keeps the checkpoint of a hunt up to date."""
-
-    path: Path
-    identity: checkpoint.Identity
-    last: float
-    unsaved: str = ""
-
-    def due(self) -> bool:
-        return time.monotonic() - self.last >= SAVE_EVERY
-
-    def save(self, done: list[dict[str, Any]], search: Search) -> None:
-        """Write a checkpoint; if that fails the hunt goes on, and says so in the end."""
-        try:
-            checkpoint.save(self.path, self.identity, done, search)
-            self.unsaved = ""
-        except OSError as error:
-            self.unsaved = f"no checkpoint could be written: {error}"
-        self.last = time.monotonic()
-
-    def saved(self) -> Path | None:
-        return self.path if self.path.exists() else None
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are noted, not raised, so that no state is left half done."""
-    seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-    before = {
-        number: signal.signal(number, lambda number, frame: seen.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def hunt(
     kernel: str,
     scope: str | Scope = "small",
@@ -205,29 +156,23 @@ def hunt(
     verbs = chosen_verbs(ops, without)
     clients = [client_of(each, chosen, table, verbs, symmetry=symmetry) for each in scopes]
     modes = {"tokens": tokens, "symmetry": symmetry}
-    identity = _identity(chosen, scopes, clients, asked, modes)
-    keeper = _Keeper(resume or checkpoint.default_path(identity), identity, time.monotonic())
-    begun = checkpoint.Checkpoint()
-    if resume is not None and resume.exists():
-        begun = checkpoint.load(resume, identity)
-    done: list[dict[str, Any]] = begun.done[:]
-    found = []
-    with _interrupts() as interrupts:
+    identity = checkpoint.identity_of("hunt", (chosen,), scopes, clients, asked, modes)
+    keeping = keeper(resume, identity)
+    done, found = keeping.done, []
+    with noticing() as interrupts:
         for number, (each, client) in enumerate(zip(scopes, clients, strict=True)):
             table["asked"] = table["stepped"] = 0
             search = Search(each, chosen, client, table, tokens, symmetry, max_states, used)
             search.unasked = unasked
             if number == len(done):
-                if number == len(begun.done):
-                    begun.resume(search)
                 told = _telling(search, asked, tell, watch) if tell else watch
-                _run(search, keeper, done, told, interrupts, resume is not None)
+                keeping.run(search, told, interrupts)
                 done.append(_outcome(search, asked, bool(interrupts)))
-            found.append(_found(search, done[number], asked, kernel, keeper))
-            if interrupts:
-                break
-    if all(each.complete for each in found) and len(found) == len(scopes):
-        keeper.path.unlink(missing_ok=True)
+            found.append(_found(search, done[number], asked, kernel, keeping))
+            if found[-1].size.interrupted or (keeping.named and not found[-1].complete):
+                break  # the checkpoint that is there holds this scope
+    if all(each.complete for each in found):
+        keeping.forget()
     return found
 
 
@@ -249,47 +194,6 @@ def _telling(
             watch(now)
 
     return look
-
-
-def _run(
-    search: Search,
-    keeper: _Keeper,
-    done: list[dict[str, Any]],
-    watch: Watcher | None,
-    interrupts: list[int],
-    explicit: bool,
-) -> None:
-    """Search to the end, with a checkpoint now and then, and one when the search is cut short."""
-    while True:
-        over = search.run(watch, lambda: bool(interrupts) or keeper.due())
-        bound = search.nr_states >= search.max_states
-        if over or (bound and not explicit and not interrupts):
-            return
-        keeper.save(done, search)
-        if bound or interrupts:
-            return
-
-
-def _identity(
-    kernel: Kernel,
-    scopes: tuple[Scope, ...],
-    clients: list[Client],
-    asked: tuple[str, ...],
-    modes: dict[str, bool],
-) -> checkpoint.Identity:
-    """What a checkpoint must agree with; the first difference is the one that is told."""
-    rules = {point: chosen.name for point, chosen in kernel.choices.items()}
-    own = hashlib.blake2b(kernel.file.read_bytes()).hexdigest() if kernel.file else ""
-    moves = hashlib.blake2b(repr([client.moves for client in clients]).encode(), digest_size=16)
-    return {
-        "machine": cache_directory().name,
-        "kernel": kernel.name,
-        "rules": [rules, own],
-        "scope": scopes[0].name if len(scopes) == 1 else "default",
-        "sizes": [list(each.sizes) for each in scopes],
-        "operations": [moves.hexdigest(), modes],
-        "promises": list(asked),
-    }
 
 
 def _outcome(search: Search, asked: tuple[str, ...], interrupted: bool) -> dict[str, Any]:
@@ -315,7 +219,7 @@ def _outcome(search: Search, asked: tuple[str, ...], interrupted: bool) -> dict[
 
 
 def _found(
-    search: Search, outcome: dict[str, Any], asked: tuple[str, ...], spec: str, keeper: _Keeper
+    search: Search, outcome: dict[str, Any], asked: tuple[str, ...], spec: str, keeping: Keeper
 ) -> Found:
     breaches = {}
     for promise, path in outcome["paths"].items():
@@ -333,7 +237,7 @@ def _found(
         cores=search.cores,
         never_asked=tuple(p.name for p in POINTS.values() if not questions & set(p.questions)),
         never_taken=tuple(f.__name__ for n, f in STEPS.items() if n not in outcome["taken"]),
-        checkpoint=None if size.complete else keeper.saved(),
-        unsaved=keeper.unsaved,
+        checkpoint=None if size.complete else keeping.saved(),
+        unsaved=keeping.unsaved,
         trusting=trusts_marks(search.kernel, int(search.work["forget"][0])),
     )
