@@ -12,7 +12,8 @@ from pageherd.real.conform import prepare
 from pageherd.real.judge import Verdict, run_tests
 from pageherd.real.target import Report, Vm
 from pageherd.rules.choose import choose
-from pageherd.search.check import find_one
+from pageherd.search.check import Chosen, find_one
+from pageherd.search.hunt import hunt
 
 pytestmark = pytest.mark.vm
 
@@ -57,6 +58,22 @@ def test_the_model_agrees_with_library_tests(guest: Vm) -> None:
 def failed(verdict: Verdict) -> bool:
     assert verdict.result in ("pass", "fail"), verdict
     return verdict.result == "fail"
+
+
+def test_what_a_hunt_finds_happens(guest: Vm) -> None:
+    """Debian's 5.10 breaks what the hunt says, by the programs that it says."""
+    if guest.name != "debian-5.10":
+        pytest.skip("hunted for linux-5.10")
+    (found,) = hunt("linux-5.10", "small", without=("rdma_register", "rdma_register_ro"))
+    assert set(found.breaches) == {"private", "own-writes", "pin-coherent"}
+    tests = [breach.test for breach in found.breaches.values()]
+    report = Report()
+    verdicts = run_tests(
+        guest, [Chosen(test, test.default_variant) for test in tests], choose("linux-5.10"), report
+    )
+    assert {v.test: (v.result, v.agrees) for v in verdicts} == {
+        test.name: ("fail", True) for test in tests
+    }
 
 
 def test_the_model_agrees_with_random_programs(guest: Vm) -> None:
