@@ -1,36 +1,19 @@
 """A test for the tests: deliberately wrong steps, each caught by a promise.
 
-One step is replaced in the kernel's table of addresses; nothing else is compiled again.  A fault is
-caught when some test of the library breaks a promise that it keeps on the sound machine, or, where
-a fault breaks none, when a claim of some test no longer comes true.
+A fault is caught when some test of the library breaks a promise that it keeps on the sound machine,
+or, where a fault breaks none, when a claim of some test no longer comes true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import pytest
 
-from library import checker, library
 from pageherd.machine import state as st
 from pageherd.machine import steps
-from pageherd.machine.jit import STEPS, helper, step_address
 from pageherd.machine.ksm import UPGRADE
-from pageherd.machine.layout import TEST
-from pageherd.rules.choose import choose, record
-from pageherd.search.explore import explore_program
-from pageherd.search.verdict import judge
-
-StepFunction = Callable[[Any, int, Any], int]
-
-KERNELS = ("linux-6.1", "linux-5.10")
-
-
-def sound(number: int) -> Any:
-    return helper(STEPS[number])
-
+from planted import StepFunction, caught, contradicted, sound
 
 _install = sound(steps.FORK_INSTALL)
 _page = sound(steps.FORK_PAGE)
@@ -709,44 +692,9 @@ AGAINST_CLAIMS: tuple[tuple[int, StepFunction], ...] = (
 """Faults that break no promise: the kernel would be odd, but no program is harmed."""
 
 
-@cache
-def kept_promises(kernel: str) -> dict[str, frozenset[str]]:
-    """What each test breaks on the sound machine."""
-    return {
-        chosen.id: frozenset(checker().check(chosen, kernel).exploration.broken)
-        for chosen in library()
-    }
-
-
-def caught(number: int, fault: StepFunction) -> set[tuple[str, str, str]]:
-    """(promise, test, kernel) for each promise that only the faulty machine breaks."""
-    found = set()
-    for kernel in KERNELS:
-        table = record(choose(kernel))
-        table["step"][0, number] = step_address(fault, TEST, keep=False)
-        for chosen in library():
-            broken = explore_program(checker().program(chosen), table).broken
-            for promise in set(broken) - kept_promises(kernel)[chosen.id]:
-                found.add((promise, chosen.id, kernel))
-    return found
-
-
 @pytest.mark.parametrize(("number", "fault"), FAULTS, ids=[fault.__name__ for _, fault in FAULTS])
 def test_a_planted_fault_is_caught(number: int, fault: StepFunction) -> None:
     assert caught(number, fault)
-
-
-def contradicted(number: int, fault: StepFunction) -> set[tuple[str, str]]:
-    """(test, kernel) for each test of which a claim fails on the faulty machine."""
-    found = set()
-    for kernel in KERNELS:
-        table = record(choose(kernel))
-        table["step"][0, number] = step_address(fault, TEST, keep=False)
-        for chosen in library():
-            explored = explore_program(checker().program(chosen), table)
-            if judge(chosen.test, chosen.variant, kernel, explored).agrees is False:
-                found.add((chosen.id, kernel))
-    return found
 
 
 @pytest.mark.parametrize(
