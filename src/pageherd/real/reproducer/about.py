@@ -10,7 +10,7 @@ from pageherd.litmus.syntax import Question, Test
 from pageherd.real.levers import LEVERS
 from pageherd.real.reproducer.plan import Plan
 from pageherd.real.reproducer.questions import asked_of
-from pageherd.real.reproducer.text import wrapped
+from pageherd.real.reproducer.text import WIDTH, wrapped
 from pageherd.rules import kernels
 
 
@@ -30,23 +30,31 @@ def about(plan: Plan) -> list[str]:
         lines += ["", *wrapped(note)]
     lines += ["", "What must hold, and what is known of it:"]
     for number, question in enumerate(asked_of(test), start=1):
-        lines += wrapped(f"{number}. {format_question(question)}", "  ")
-        lines += _known(test, question, plan.chosen.variant)
+        asked = f"{number}. {format_question(question)}"
+        known = _known(test, question, plan.chosen.variant)
+        together = f"  {asked}: {known[0].strip()}" if len(known) == 1 else ""
+        if together and len(together) <= WIDTH - 3:
+            lines.append(together)
+        else:
+            lines += [*wrapped(asked, "  "), *known]
     threads = " -pthread" if test.threads else ""
     lines += [
         "",
         f"Build: gcc -O2 -Wall -Wextra -static{threads} -o reproducer reproducer.c",
         "Run:   ./reproducer (KTAP; exit status 0: as it should be, 1: broken, 4: skipped)",
         *wrapped(f"Needs: {_needs(plan)}"),
-        "",
     ]
     return lines + wrapped(f"Made by pageherd reproducer {name} --kernel {plan.kernel.name}")
 
 
 def _known(test: Test, question: Question, variant: str) -> list[str]:
-    """What the claims say of the kernels that shipped; neighbours of the same claim together."""
+    """What the claims say of the kernels that shipped; the reasons of what is broken."""
     claims = [(k, expected_claim(test, question, variant, k)) for k in shipped()]
-    known = [(k, (c.verdict, c.source)) for k, c in claims if c and c.verdict != "unknown"]
+    known = [
+        (k, (c.verdict, c.source if c.verdict == "broken" else ""))
+        for k, c in claims
+        if c and c.verdict != "unknown"
+    ]
     lines = []
     for (verdict, source), members in groupby(known, key=lambda pair: pair[1]):
         names = [kernel for kernel, _ in members]

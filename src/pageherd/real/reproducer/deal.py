@@ -13,7 +13,7 @@ from pageherd.real.reproducer.plan import Plan
 from pageherd.real.reproducer.statements import statement
 from pageherd.real.reproducer.text import comment, fold
 
-_LEAVES: Final = "__atomic_add_fetch(&shared->left, 1, __ATOMIC_ACQ_REL); /* as at() does */"
+_LEAVES: Final = "shared->left++; /* as at() does */"
 MAIN: Final = "main"  # main(), which starts the processes that nobody forks
 
 
@@ -156,8 +156,9 @@ class Deal:
             head = f"static void *{names.thread(name)}(void *unused)"
             yield Function(head, [*self._start(name, ()), *self.blocks.get(name, ()), end])
         blocks = [*self._start(process, threads), *self.blocks.get(process, ())]
-        if not self._exits(process) or any(t in self.blocks for t in threads):
-            blocks.append(["at(THE_END);", *self._undone(process, threads)])
+        undone = self._undone(process, threads)
+        if undone:
+            blocks.append(["at(THE_END);", *undone])
         yield Function(f"static void {names.process(process)}(void)", blocks)
 
     def _undone(self, process: str, threads: Iterable[str]) -> list[str]:

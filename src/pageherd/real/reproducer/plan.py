@@ -50,8 +50,13 @@ class Plan:
             if is_reference(step):
                 name = str(step.result)
                 sure = self.found.sure[number]
-                made[name] = Reference(name, step.verb, str(step.arguments[0]), len(made), sure)
+                page, once = str(step.arguments[0]), sure and self._looks(name) == 1
+                made[name] = Reference(name, step.verb, page, len(made), sure, once)
         return made
+
+    def _looks(self, name: str) -> int:
+        """How often somebody loads through a reference."""
+        return sum(step.verb == "read_ref" and step.arguments[0] == name for step in self.steps)
 
     @cached_property
     def registers(self) -> dict[str, Result]:

@@ -74,6 +74,7 @@ def _values(plan: Plan, deal: Deal) -> dict[str, object]:
         "groups": plan.concurrent,
         "pinned": not plan.test.cpus and not plan.concurrent,
         "zeros": plan.found.zeros,
+        "pagemap_used": _pagemap_used(plan),
         "drained": not plan.test.lru_batches,
         "remote": plan.remote,
         "cgroup": "reclaim" in plan.devices,
@@ -98,6 +99,12 @@ def _values(plan: Plan, deal: Deal) -> dict[str, object]:
     }
 
 
+def _pagemap_used(plan: Plan) -> bool:
+    """Whether pagemap is looked at for more than the end of a pageout."""
+    states = any(step.verb == "pagemap" for step in plan.steps)
+    return plan.copies or states or "soft-dirty" in plan.needs
+
+
 def _tees(plan: Plan) -> int:
     """How many references tee() makes."""
     return sum(int(str(step.arguments[1])) for step in plan.steps if step.verb == "tee")
@@ -110,7 +117,8 @@ def _pids(plan: Plan, deal: Deal) -> list[str]:
 def _looks(plan: Plan) -> bool:
     """Whether a pipe is needed to look at what another holds."""
     through = any(step.verb in ("read_ref", "write_ref") for step in plan.steps)
-    return through and bool(plan.holders & {"pipe", "ring"})
+    pipes = any(r.holder == "pipe" and not r.once for r in plan.references.values())
+    return through and (pipes or "ring" in plan.holders)
 
 
 def _declarations(plan: Plan) -> Iterator[str]:
@@ -166,16 +174,16 @@ def _pages_out(plan: Plan) -> bool:
 def _swap_lines(plan: Plan) -> Iterator[str]:
     if plan.test.swap.kind == "none":
         yield "if (swap_is_on())"
-        yield '\tskip("swap", "on, and this test is about a machine without");'
+        yield '\tskip("swap: on, and this test is about a machine without");'
     elif not _names_swap(plan) and not _pages_out(plan):
         yield "if (!swap_is_on())"
-        yield '\tskip("swap", "not on");'
+        yield '\tskip("swap: not on");'
     elif plan.test.swap.kind == "zram":
         yield 'if (swap_devices(swap) < 1 || !strstr(swap, "zram"))'
-        yield '\tskip("swap", "not on zram");'
+        yield '\tskip("swap: not on zram");'
     if _turns_swap_off(plan):
         yield "if (swap_devices(swap) != 1)"
-        yield '\tskip("swap", "must be on one device, which is turned off and on");'
+        yield '\tskip("swap: must be on one device, which is turned off and on");'
 
 
 def _conduct(plan: Plan, deal: Deal) -> list[str]:

@@ -49,6 +49,7 @@ class Reference:
     page: str
     number: int
     sure: bool  # the call cannot be refused
+    once: bool = False  # its page is looked at once, and may then be out of the pipe
 
     @property
     def holder(self) -> str:

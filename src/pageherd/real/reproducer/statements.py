@@ -57,6 +57,10 @@ def statement(
         return [f"drain({cpu});" for cpu in (step.arguments or range(cpus))]
     if step.verb == "pageout" and swaps:
         return [f"page_out({first});"]
+    if step.verb == "read_ref" and to:
+        reference = references[str(step.arguments[0])]
+        if reference.holder == "pipe" and reference.once:
+            return [f'need(read({reference.variable}[0], &{to[:-3]}, sizeof(int)) > 0, "read");']
     call = _call(step, references)
     if isinstance(call, str):
         return _valued(step, to, call, sure)
