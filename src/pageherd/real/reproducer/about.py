@@ -41,7 +41,6 @@ def about(plan: Plan) -> list[str]:
     lines += [
         "",
         f"Build: gcc -O2 -Wall -Wextra -static{threads} -o reproducer reproducer.c",
-        "Run:   ./reproducer (KTAP; exit status 0: as it should be, 1: broken, 4: skipped)",
         *wrapped(f"Needs: {_needs(plan)}"),
     ]
     return lines + wrapped(f"Made by pageherd reproducer {name} --kernel {plan.kernel.name}")

@@ -22,9 +22,9 @@ def used_parts(library: str, program: str) -> tuple[str, str]:
     `#define` that come to stand next to each other are put together.
     """
     parts = [part.strip("\n") for part in re.split(r"\n\n(?=\S)", library)]
-    bodies = [_COMMENTS.sub("", part) for part in parts]
+    bodies = [_code(part) for part in parts]
     defines = [{name for rule in _DEFINED for name in rule.findall(body)} for body in bodies]
-    wanted = set(_WORD.findall(_COMMENTS.sub("", program)))
+    wanted = set(_WORD.findall(_code(program)))
     used: set[int] = set()
     while True:
         new = {i for i, names in enumerate(defines) if names & wanted} - used
@@ -36,6 +36,11 @@ def used_parts(library: str, program: str) -> tuple[str, str]:
     code = "".join(f"{parts[i]}\n\n" for i in sorted(used - types))
     code = re.sub(r"(#define .*\n)\n(?=#define )", r"\1", code)
     return "".join(f"{parts[i]}\n\n" for i in sorted(types)), code
+
+
+def _code(text: str) -> str:
+    """A text without its comments and strings."""
+    return _STRINGS.sub("", _COMMENTS.sub("", text))
 
 
 _HEADERS: Final = (
@@ -81,5 +86,5 @@ _HEADERS: Final = (
 
 def headers(text: str) -> list[str]:
     """The headers that declare what a program uses."""
-    code = _STRINGS.sub("", _COMMENTS.sub("", text))
+    code = _code(text)
     return [name for name, pattern in _HEADERS if re.search(pattern, code)]

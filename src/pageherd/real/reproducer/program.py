@@ -61,6 +61,7 @@ def _values(plan: Plan, deal: Deal) -> dict[str, object]:
     """What the templates ask for."""
     registers = ", ".join(names.register(name) for name in plan.registers)
     functions = list(deal.functions())
+    set_up = list(_set_up(plan))
     lines = [line for function in functions for block in function.blocks for line in block]
     return {
         "about": about(plan),
@@ -85,7 +86,8 @@ def _values(plan: Plan, deal: Deal) -> dict[str, object]:
         "refused": [r.refused for r in plan.references.values() if r.refused],
         "pages": [names.page(name) for name in plan.test.pages],
         "references": list(_declarations(plan)),
-        "set_up": list(_set_up(plan)),
+        "set_up": set_up,
+        "asks_swap": any("&info" in line for line in set_up),
         "conduct": _conduct(plan, deal),
         "left": len(plan.test.processes) + int(KERNEL in deal.blocks) - len(deal.reaped),
         "give_back": [
@@ -173,10 +175,10 @@ def _pages_out(plan: Plan) -> bool:
 
 def _swap_lines(plan: Plan) -> Iterator[str]:
     if plan.test.swap.kind == "none":
-        yield "if (swap_is_on())"
+        yield "if (sysinfo(&info) || info.totalswap)"
         yield '\tskip("swap: on, and this test is about a machine without");'
     elif not _names_swap(plan) and not _pages_out(plan):
-        yield "if (!swap_is_on())"
+        yield "if (sysinfo(&info) || !info.totalswap)"
         yield '\tskip("swap: not on");'
     elif plan.test.swap.kind == "zram":
         yield 'if (swap_devices(swap) < 1 || !strstr(swap, "zram"))'

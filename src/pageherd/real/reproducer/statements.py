@@ -42,7 +42,7 @@ def statement(
     if step.verb in TAKES:
         return _take(step, references[str(step.result)])
     if step.verb == "read":
-        return [f"{to or '(void)'}READ_ONCE(*{first});" if sure else f"{to}load({first});"]
+        return [f"{to or '(void)'}*{first};" if sure else f"{to}load({first});"]
     if step.verb == "write":
         return [f"{to}{_store(step, plain=sure and not to)};"]
     if step.verb == "pagemap":
@@ -88,7 +88,7 @@ def _take(step: Step, reference: Reference) -> list[str]:
 
 def _store(step: Step, plain: bool) -> str:
     where, value = page(str(step.arguments[0])), number(int(str(step.arguments[1])))
-    return f"WRITE_ONCE(*{where}, {value})" if plain else f"store({where}, {value})"
+    return f"*{where} = {value}" if plain else f"store({where}, {value})"
 
 
 def _call(step: Step, references: Mapping[str, Reference]) -> Call | str:

@@ -6,7 +6,7 @@ import re
 import textwrap
 from typing import Final
 
-WIDTH: Final = 96
+WIDTH: Final = 100
 
 
 _WHOLE: Final = re.compile(r'"[^"]*"|\([a-z ]+\)\{[^}]*\}|\S+ [!=]= \S+')
