@@ -276,7 +276,8 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
             return fault_in(s, t, FAULT_WRITE)
         if (pte & PTE_WRITE) == 0 and not may_force(s, t, k, mm, page):
             return fault_in(s, t, FAULT_WRITE)
-        if foll & FOLL_WRITE and (pte & PTE_DIRTY) == 0 and is_anon(s, frame):
+        touch = s.t_other[t] != BY_IO_URING or foll & FOLL_FAST  # pin_user_pages() alone does not
+        if touch and foll & FOLL_WRITE and (pte & PTE_DIRTY) == 0 and is_anon(s, frame):
             set_flag(s, frame, PG_DIRTY)  # FOLL_TOUCH, which gup-fast does not know
     remember_pte(s, t, mm, page)
     grab(s, t, k, frame)
