@@ -39,7 +39,6 @@ def about(plan: Plan) -> list[str]:
             lines += [*wrapped(asked, "  "), *known]
     threads = " -pthread" if test.threads else ""
     lines += [
-        "",
         f"Build: gcc -O2 -Wall -Wextra -static{threads} -o reproducer reproducer.c",
         *wrapped(f"Needs: {_needs(plan)}"),
     ]
