@@ -22,10 +22,11 @@ from typing import Any
 
 PAGES = 1_000_000
 PEER_SECONDS = 10.0
+HUNTED = "linux-5.10"  # by `hunt`
 RULE = """\
 from pageherd import alternative, proposal
 from pageherd.machine.questions import COPY, REUSE_PAGE
-from pageherd.machine.state import is_exclusive, page_count
+from pageherd.machine.folio import is_exclusive, page_count
 
 
 @alternative("reuse")
@@ -121,7 +122,7 @@ def start() -> None:
 
 def ratio(what: str, seconds: float, peer: str, other: float, aim: str) -> None:
     row(what, f"{seconds:.3f} s", "", "", "")
-    row(f"  peer: {peer}", "", f"{other:.3f} s", f"{seconds / other:.1f}", aim)
+    row(f"  peer: {peer}", "", f"{other:.3f} s", f"{seconds / other:.2f}", aim)
 
 
 # -- cold: everything is compiled first ------------------------------------------------------------
@@ -214,6 +215,35 @@ def hunting() -> None:
     row("a changed rule file to its verdicts on `small`", f"{whole[-1]:.2f} s", aim="15 s")
     row("  of which search", f"{searching[-1]:.2f} s")
     row("  of which starting, compiling, replaying", f"{whole[-1] - searching[-1]:.2f} s")
+    found = child("hunt")
+    one, two = found["seconds"]
+    row(
+        f"hunt: {HUNTED}, small, two cores",
+        f"{two:.2f} s",
+        f"one core {one:.2f} s",
+        f"{one / two:.2f}",
+        aim=f"{found['states']} states; busy before: load {found['load']:.1f}",
+    )
+    row("hunt: the same on one and two cores", "yes" if found["same"] else "NO")
+
+
+def hunt_child() -> Any:
+    from pageherd.search.hunt import Found, hunt
+
+    def told(found: Found) -> object:
+        programs = {name: breach.operations for name, breach in found.breaches.items()}
+        return found.size.states, found.size.transitions, found.size.depth, programs
+
+    hunt(HUNTED, "2,1,1,1")  # whatever is not compiled yet is compiled now
+    load = os.getloadavg()[0]
+    runs = {cores: [hunt(HUNTED, "small", cores=cores)[0] for _ in range(3)] for cores in (1, 2)}
+    first = runs[1][0]
+    return {
+        "seconds": [min(each.size.seconds for each in runs[cores]) for cores in (1, 2)],
+        "states": first.size.states,
+        "same": all(told(each) == told(first) for found in runs.values() for each in found),
+        "load": load,
+    }
 
 
 # -- simulate: the same steps over a million pages -------------------------------------------------
@@ -370,6 +400,46 @@ def search_child() -> Any:
         "seconds": found.seconds,
         "bytes": dtype(program.layout).itemsize,
     }
+
+
+def large() -> None:
+    """Base-page tests of the library, in a layout that has large folios and in one without."""
+    found = child("large")
+    ratio(
+        f"search: {found['tests']} base-page tests, large folios in the layout",
+        found["large"],
+        "no large folios",
+        found["small"],
+        aim="1.25",
+    )
+    row("search: both found the same states", "yes" if found["same"] else "NO")
+
+
+def large_child() -> Any:
+    from dataclasses import replace
+
+    from pageherd.machine.layout import TEST
+    from pageherd.rules.choose import choose, record
+    from pageherd.search.check import find_all
+    from pageherd.search.explore import explore_program
+    from pageherd.search.program import program_of
+
+    layouts = {"large": TEST, "small": replace(TEST, name="no-large", large=False)}
+    kernels = {name: record(choose("linux-6.1"), layout) for name, layout in layouts.items()}
+    seconds = dict.fromkeys(layouts, 0.0)
+    tests, same = 0, True
+    for chosen in find_all():
+        if chosen.test.huge:
+            continue
+        tests += 1
+        states = set()
+        for name, layout in layouts.items():
+            program = program_of(chosen.test, chosen.variant, layout)
+            runs = [explore_program(program, kernels[name]) for _ in range(6)]
+            seconds[name] += min(run.seconds for run in runs[1:])
+            states.add((runs[0].states, runs[0].transitions))
+        same = same and len(states) == 1
+    return seconds | {"tests": tests, "same": same}
 
 
 def plain_child() -> Any:
@@ -542,12 +612,15 @@ PARTS: dict[str, Callable[[], None]] = {
     "hunt": hunting,
     "simulate": simulate,
     "search": search,
+    "large": large,
     "real": real,
 }
 CHILDREN: dict[str, Callable[[], Any]] = {
     "compile": compile_child,
     "simulate": simulate_child,
     "search": search_child,
+    "large": large_child,
+    "hunt": hunt_child,
     "plain": plain_child,
     "real": real_child,
 }

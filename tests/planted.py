@@ -32,10 +32,12 @@ def kept_promises(kernel: str) -> dict[str, frozenset[str]]:
     }
 
 
-def caught(number: int, fault: StepFunction) -> set[tuple[str, str, str]]:
+def caught(
+    number: int, fault: StepFunction, kernels: tuple[str, ...] = KERNELS
+) -> set[tuple[str, str, str]]:
     """(promise, test, kernel) for each promise that only the faulty machine breaks."""
     found = set()
-    for kernel in KERNELS:
+    for kernel in kernels:
         table = record(choose(kernel))
         table["step"][0, number] = step_address(fault, TEST, keep=False)
         for chosen in library():
@@ -45,10 +47,12 @@ def caught(number: int, fault: StepFunction) -> set[tuple[str, str, str]]:
     return found
 
 
-def contradicted(number: int, fault: StepFunction) -> set[tuple[str, str]]:
+def contradicted(
+    number: int, fault: StepFunction, kernels: tuple[str, ...] = KERNELS
+) -> set[tuple[str, str]]:
     """(test, kernel) for each test of which a claim fails on the faulty machine."""
     found = set()
-    for kernel in KERNELS:
+    for kernel in kernels:
         table = record(choose(kernel))
         table["step"][0, number] = step_address(fault, TEST, keep=False)
         for chosen in library():

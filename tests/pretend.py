@@ -13,28 +13,45 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pageherd.litmus.syntax import KERNEL, Argument, Group, PageOf, Placement, Step, Swap, Test
+from pageherd.litmus.syntax import (
+    KERNEL,
+    Argument,
+    Group,
+    Huge,
+    PageOf,
+    Placement,
+    Step,
+    Swap,
+    Test,
+)
 from pageherd.litmus.syntax import Thread as ThreadOf
 from pageherd.machine import state as st
 from pageherd.machine.drive import drive
 from pageherd.machine.jit import records
+from pageherd.machine.layout import States
 from pageherd.machine.operations import encode
 from pageherd.machine.verbs import VERBS, Kind, Result
+from pageherd.real.choices import ways
 from pageherd.real.levers import LEVERS
 from pageherd.real.observe import (
     ALONE_BIT,
     KPF_ANON_EXCLUSIVE,
     KPF_DIRTY,
+    KPF_KSM,
     KPF_MMAP,
     KPF_SWAPCACHE,
+    KPF_THP,
     KPF_ZERO_PAGE,
     PRESENT_BIT,
     SOFT_DIRTY_BIT,
     SWAPPED_BIT,
+    UNTOLD,
     Page,
     model_page,
 )
-from pageherd.real.target import Report, Target, Words
+from pageherd.real.results import Probes
+from pageherd.real.steer import RANGE_WIDTH, Steered
+from pageherd.real.target import Report, Target, Words, sight_of
 from pageherd.rules.choose import choose, record
 from pageherd.search.program import Program, program_of
 from pageherd.search.verdict import plain
@@ -44,7 +61,14 @@ BATCH: Final = 15  # pages in an LRU batch that is left alone
 FIRST_FRAME: Final = 0x1000
 VERB_OF: Final = {lever.step: verb for verb, lever in LEVERS.items()}
 PROT_OF: Final = {0: "none", 1: "r", 3: "rw"}
-ERRORS: Final = {"fault": errno.EFAULT, "busy": errno.EBUSY, "full": errno.ENOSPC}
+ERRORS: Final = {
+    "fault": errno.EFAULT,
+    "busy": errno.EBUSY,
+    "full": errno.ENOSPC,
+    "notified": errno.EFAULT,
+}
+LEVERS_OWN: Final = ("migrate", "ksm", "ksm_zero")  # of what is mapped; of all there is
+SIGHT: Final = ("pagemap", "kpagecount", "kpageflags", "ksm-flag")
 PROBES: Final = tuple(sorted({lever.needs for lever in LEVERS.values()} - {""}))
 
 
@@ -85,13 +109,17 @@ def _decoded(lines: Sequence[Sequence[str]], device: str) -> Decoded:
     processes, pages, repeat, facts, drained = map(int, numbers)
     owners = [(int(p), int(cpu)) for word, p, cpu in (x for x in rest if x[0] == "thread")]
     names = [f"P{p}" for p in range(processes)]
+    huge = tuple(
+        Huge(f"h{first}", tuple(f"g{n}" for n in range(int(first), int(first) + int(count))))
+        for word, first, count in (x for x in rest if x[0] == "range")
+    )
     threads = [
         names[p] if t < processes else f"T{t}" for t, (p, _) in enumerate(owners)
     ]  # every process has a thread of its own, in this order, before the declared ones
     body: list[Step | Group] = []
     group = 0
     for word, *fields in rest:
-        if word == "thread":
+        if word in ("thread", "range"):
             continue
         thread, number = int(fields[0]), int(fields[1])
         step = _step(KERNEL if thread < 0 else threads[thread], fields[2], *map(int, fields[3:]))
@@ -114,18 +142,22 @@ def _decoded(lines: Sequence[Sequence[str]], device: str) -> Decoded:
         cpus=tuple(Placement(threads[t], cpu) for t, (_, cpu) in enumerate(owners) if cpu),
         swap=Swap(kinds.get(device, "none")),
         lru_batches=0 if drained else BATCH,
+        huge=huge,
     )
     if head != "program":
         raise Impossible(head)
-    return Decoded(name, program_of(test, "base"), test, repeat, bool(facts))
+    program = program_of(test, "base")
+    if huge:
+        program.first["rest_pages"] = RANGE_WIDTH + 1 - len(huge[0].pages)
+    return Decoded(name, program, test, repeat, bool(facts))
 
 
-def _step(thread: str, word: str, a: int, b: int, value: int) -> Step:
+def _step(thread: str, word: str, a: int, b: int, value: int, span: int = 1) -> Step:
     verb = VERBS[VERB_OF[word]]
     arguments: list[Argument] = []
     for place, kind in enumerate(verb.arguments):
-        if kind is Kind.PAGE:
-            arguments.append(f"g{b if place else a}")
+        if kind in (Kind.PAGE, Kind.HUGE):
+            arguments.append(f"{'h' if span > 1 else 'g'}{b if place else a}")
         elif kind in (Kind.REMOTE, Kind.FRAME):
             arguments.append(PageOf(f"P{a}", f"g{b}"))
         elif kind is Kind.REFERENCE:
@@ -134,6 +166,9 @@ def _step(thread: str, word: str, a: int, b: int, value: int) -> Step:
             arguments.append(f"P{a if verb.name == 'fork' else 0}")  # whoever it is shared with
         elif kind is Kind.PROT:
             arguments.append(PROT_OF[value])
+        elif kind is Kind.FEATURES:
+            bits = {"wp-unpopulated": 1 << 13, "wp-async": 1 << 15}
+            arguments.append(tuple(word for word, bit in bits.items() if value & bit))
         elif not (verb.name == "drain" and value < 0):
             arguments.append(value)
     result = f"r{b}" if verb.result is Result.REFERENCE else None
@@ -144,7 +179,7 @@ def words_of(page: Page) -> str:
     """A page as the three words that the runner prints of it."""
     pagemap = count = flags = 0
     if page.entry == "swapped":
-        pagemap = 1 << SWAPPED_BIT | (page.slot or 0) << 5
+        pagemap = 1 << SWAPPED_BIT | (page.slot or 0) + 1 << 5
     elif page.entry == "zero":
         pagemap, flags = 1 << PRESENT_BIT | 1, 1 << KPF_ZERO_PAGE
     elif page.entry == "present":
@@ -154,9 +189,12 @@ def words_of(page: Page) -> str:
         flags = int(bool(page.cached)) << KPF_SWAPCACHE
         flags |= int(bool(page.dirty)) << KPF_DIRTY
         flags |= int(bool(page.exclusive)) << KPF_ANON_EXCLUSIVE
+        flags |= int(bool(page.ksm)) << KPF_KSM
         flags |= int(page.dirty is None) << KPF_MMAP  # not KPF_ANON: of a file
+    flags |= int(bool(page.large)) << KPF_THP
     pagemap |= int(bool(page.soft_dirty)) << SOFT_DIRTY_BIT
-    return f"{pagemap:x} {count} {flags:x}"
+    huge = UNTOLD if page.huge is None and page.large is not None else page.huge
+    return f"{pagemap:x} {count} {flags:x}" + ("" if huge is None else f" {huge:d} 0")
 
 
 @dataclass
@@ -184,7 +222,7 @@ class Pretend(Target):
     def lines(self, programs: Words, cpus: int, report: Report) -> Generator[str]:
         self.runs += 1
         yield f"release {self.told}\n"
-        for probe in ("pagemap", "kpagecount", "kpageflags", "cpu-1", "cpu-2", "cpu-3", *PROBES):
+        for probe in (*SIGHT, "cpu-1", "cpu-2", "cpu-3", *PROBES):
             if probe != "swap":
                 yield f"have {probe} {errno.ENODEV if probe in self.missing else 0}\n"
         for number, decoded in enumerate(decode(programs(DEVICES))):
@@ -214,7 +252,10 @@ class Pretend(Target):
                 if program.steps[i].verb == self.hang:
                     yield f"hang {i}\n"
                     return
-                drive(records(states), 0, records(self.table), records(ops), i, i + 1)
+                if program.steps[i].verb in LEVERS_OWN:
+                    states = self.by_lever(states, decoded, i)
+                else:
+                    drive(records(states), 0, records(self.table), records(ops), i, i + 1)
                 assert not states["alarm"][0], program.steps[i]
                 told[i] = gave(program.steps[i], int(states["reg"][0, 0]))
                 states["reg"][0, 0] = st.UNBOUND
@@ -222,10 +263,17 @@ class Pretend(Target):
             for i in sorted(group):
                 yield f"step {i} {told[i]}{facts}\n"
 
+    def by_lever(self, states: States, decoded: Decoded, i: int) -> States:
+        """What the lever makes of a step that the machine has done to other pages."""
+        steered = Steered(decoded.id, decoded.test, decoded.program, frozenset())
+        step, operation = decoded.program.steps[i], decoded.program.operations[i]
+        return next(ways(steered, states, step, operation, self.table))[0]
+
     def facts(self, state: Any, decoded: Decoded) -> str:
         names = decoded.program.names
+        of_head = sight_of(Probes(self.told)).of_head
         return "".join(
-            f" | {mm}.{page} {words_of(model_page(state, mm, page))}"
+            f" | {mm}.{page} {words_of(model_page(state, mm, page, of_head=of_head))}"
             for mm in range(len(names.processes))
             if state["mm_state"][mm] == st.LIVE
             for page in range(len(names.pages))
@@ -239,6 +287,8 @@ def gave(step: Step, register: int) -> str:
         seen = result
     elif LEVERS[step.verb].returns and VERBS[step.verb].result is not Result.STATE:
         error = ERRORS.get(str(result), 0)
+        if result == "notified" and step.verb == "write":
+            error = errno.ERESTART
     return f"{-error} {seen}"
 
 

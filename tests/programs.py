@@ -20,7 +20,7 @@ from pageherd.machine.drive import drive, drive_begin
 from pageherd.machine.jit import records
 from pageherd.machine.layout import TEST, Layout, words_compared
 from pageherd.machine.operations import encode
-from pageherd.machine.verbs import VERBS, Kind, Result
+from pageherd.machine.verbs import FEATURE_WORDS, VERBS, Kind, Result
 from pageherd.rules.choose import choose, record
 from pageherd.search.program import Names, empty_state, operation_of
 from pageherd.search.store import step_checked
@@ -93,6 +93,8 @@ def _step(rng: random.Random, verb: str, alive: list[str], held: set[str]) -> St
             arguments.append(rng.randrange(2))
         elif kind is Kind.VALUE:
             arguments.append(rng.randrange(1, 60000))
+        elif kind is Kind.FEATURES:
+            arguments.append(tuple(word for word in FEATURE_WORDS if rng.random() < 0.5))
         elif kind is Kind.FLAGS:
             flags = ("write", "longterm", "fast")
             arguments.append(tuple(flag for flag in flags if rng.random() < 0.5))

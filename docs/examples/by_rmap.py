@@ -2,7 +2,8 @@
 
 from pageherd import alternative, proposal
 from pageherd.machine.questions import COPY, REUSE_PAGE
-from pageherd.machine.state import NONE, find_mapping
+from pageherd.machine.rmap import find_mapping
+from pageherd.machine.state import NONE
 
 
 @alternative("reuse")

@@ -1,8 +1,8 @@
 """Reuse a page that is marked exclusive, or that has one reference; look no further."""
 
 from pageherd import alternative, proposal
+from pageherd.machine.folio import is_exclusive, page_count
 from pageherd.machine.questions import COPY, REUSE_PAGE
-from pageherd.machine.state import is_exclusive, page_count
 
 
 @alternative("reuse")

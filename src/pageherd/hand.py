@@ -232,6 +232,10 @@ class Machine:
         pages = tuple(PageOf(process.name, page.name) for process, page in (first, second))
         return self.do(Step(KERNEL, "ksm", pages))
 
+    def numa_hint(self, process: Process, page: Page) -> Value:
+        """NUMA balancing looks at a page: `ok` if the next access is noticed, else `busy`."""
+        return self.do(Step(KERNEL, "numa_hint", (PageOf(process.name, page.name),)))
+
     def ksm_zero(self, process: Process, page: Page) -> Value:
         """ksmd with use_zero_pages at a page full of zeros."""
         return self.do(Step(KERNEL, "ksm_zero", (PageOf(process.name, page.name),)))
@@ -479,6 +483,36 @@ class Process:
     def pagemap(self, page: Page) -> Value:
         """`absent`, `zero`, `present` or `swapped`."""
         return self._do("pagemap", page)
+
+    def userfaultfd(
+        self, *features: Literal["event-fork", "event-remap", "wp-unpopulated", "wp-async"]
+    ) -> Value:
+        """userfaultfd() and UFFDIO_API; a process without has one that knows no features."""
+        return self._machine.do(Step(self.thread, "userfaultfd", (features,)))
+
+    def uffd_register(self, page: Page) -> Value:
+        """UFFDIO_REGISTER, to track writes."""
+        return self._do("uffd_register", page)
+
+    def uffd_protect(self, page: Page) -> Value:
+        """UFFDIO_WRITEPROTECT: from now on a write to the page is `notified`."""
+        return self._do("uffd_protect", page)
+
+    def uffd_unprotect(self, page: Page) -> Value:
+        """UFFDIO_WRITEPROTECT, off."""
+        return self._do("uffd_unprotect", page)
+
+    def uffd_copy(self, page: Page, value: int) -> Value:
+        """UFFDIO_COPY: fill a page where nothing is."""
+        return self._do("uffd_copy", page, value)
+
+    def uffd_move(self, page: Page, to: Page) -> Value:
+        """UFFDIO_MOVE: the page itself goes to where nothing is."""
+        return self._do("uffd_move", page, to)
+
+    def pagemap_wp(self, page: Page) -> Value:
+        """1 if bit 57 of /proc/self/pagemap says that the page is protected, else 0."""
+        return self._do("pagemap_wp", page)
 
     def fork(self, name: str | None = None) -> Process:
         """fork(): the child; without a name the next of C, D, E, ..."""

@@ -10,6 +10,7 @@ import pytest
 from pageherd.litmus import format_test, limits, parse
 from pageherd.litmus.words import KEYWORDS, PROMISES, RESERVED_PROMISES
 from pageherd.machine.verbs import (
+    FEATURE_WORDS,
     FLAG_WORDS,
     PROT_WORDS,
     STATE_WORDS,
@@ -32,6 +33,7 @@ KINDS = {
     Kind.NUMBER: "N",
     Kind.VALUE: "= V",
     Kind.FLAGS: "FLAGS",
+    Kind.FEATURES: "FEATURES",
 }
 
 
@@ -66,7 +68,7 @@ def test_every_keyword_is_explained(word: str) -> None:
 
 def test_the_words_of_the_language_are_those_of_its_tables() -> None:
     flat = " ".join(PAGE.split())
-    for words in (FLAG_WORDS, STATUS_WORDS + STATE_WORDS):
+    for words in (FLAG_WORDS, FEATURE_WORDS, STATUS_WORDS + STATE_WORDS):
         assert " ".join(words) in flat
     *first, last = (f"`{name}`" for name in PROMISES)
     assert f"{', '.join(first)} and {last}" in flat

@@ -34,7 +34,7 @@ from pageherd.litmus.syntax import (
     Variant,
 )
 from pageherd.litmus.words import PROMISES
-from pageherd.machine.verbs import FLAG_WORDS, PROT_WORDS, VERBS, Actor, Kind, Result, Verb
+from pageherd.machine.verbs import LISTS, PROT_WORDS, VERBS, Actor, Kind, Result, Verb
 
 SAMPLES = sorted((Path(__file__).parent / "samples").glob("*.litmus"))
 TEXT = st.text(
@@ -78,9 +78,9 @@ class Author:
             return self.of(*self.live)
         if kind in (Kind.REMOTE, Kind.FRAME):
             return PageOf(str(self.of(*self.existing())), str(page))
-        if kind is Kind.FLAGS:
-            chosen = self.draw(st.sets(st.sampled_from(FLAG_WORDS)))
-            return tuple(flag for flag in FLAG_WORDS if flag in chosen)
+        if kind in LISTS:
+            chosen = self.draw(st.sets(st.sampled_from(LISTS[kind])))
+            return tuple(word for word in LISTS[kind] if word in chosen)
         simple: dict[Kind, st.SearchStrategy[object]] = {
             Kind.PAGE: st.just(page),
             Kind.REFERENCE: st.sampled_from(self.live or [""]),

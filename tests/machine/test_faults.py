@@ -12,7 +12,10 @@ import pytest
 
 from pageherd.machine import state as st
 from pageherd.machine import steps
+from pageherd.machine.folio import clear_flag, has_flag, is_exclusive, put_page, set_flag, unhold
 from pageherd.machine.ksm import UPGRADE
+from pageherd.machine.rmap import maps_here
+from pageherd.machine.swap import delete_from_swap_cache
 from planted import StepFunction, caught, contradicted, sound
 
 _install = sound(steps.FORK_INSTALL)
@@ -81,10 +84,10 @@ def fork_keeps_the_exclusive_mark(s: Any, t: int, k: Any) -> int:
     mm, page = s.t_mm[t], s.t_page[t]
     present = page < s.nr_pages and s.pte[mm, page] & st.PTE_PRESENT
     frame = s.pte_to[mm, page] if present else 0
-    exclusive = frame != 0 and st.is_exclusive(s, frame)
+    exclusive = frame != 0 and is_exclusive(s, frame)
     following = _page(s, t, k)
     if exclusive:
-        st.set_flag(s, frame, st.PG_EXCLUSIVE)
+        set_flag(s, frame, st.PG_EXCLUSIVE)
     return following
 
 
@@ -152,7 +155,7 @@ def cow_keeps_the_old_mapping_count(s: Any, t: int, k: Any) -> int:
 def cow_marks_nothing_exclusive(s: Any, t: int, k: Any) -> int:
     mm, page = s.t_mm[t], s.t_page[t]
     following = _wp_map(s, t, k)
-    st.clear_flag(s, s.pte_to[mm, page], st.PG_EXCLUSIVE)
+    clear_flag(s, s.pte_to[mm, page], st.PG_EXCLUSIVE)
     return following
 
 
@@ -223,8 +226,8 @@ def reclaim_writes_nothing(s: Any, t: int, k: Any) -> int:
 
 
 def reclaim_drops_a_referenced_page(s: Any, t: int, k: Any) -> int:
-    st.clear_flag(s, s.t_frame[t], st.PG_DIRTY)
-    st.delete_from_swap_cache(s, s.t_frame[t])
+    clear_flag(s, s.t_frame[t], st.PG_DIRTY)
+    delete_from_swap_cache(s, s.t_frame[t])
     return steps.RECLAIM_PUTBACK
 
 
@@ -278,11 +281,11 @@ def gup_never_unshares(s: Any, t: int, k: Any) -> int:
     mm, page = s.t_mm[t], s.t_page[t]
     frame = s.pte_to[mm, page]
     if s.pte[mm, page] & st.PTE_PRESENT and frame != 0 and not s.t_foll[t] & st.FOLL_WRITE:
-        marked = st.is_exclusive(s, frame)
-        st.set_flag(s, frame, st.PG_EXCLUSIVE)
+        marked = is_exclusive(s, frame)
+        set_flag(s, frame, st.PG_EXCLUSIVE)
         following = _slow(s, t, k)
         if not marked:
-            st.clear_flag(s, frame, st.PG_EXCLUSIVE)
+            clear_flag(s, frame, st.PG_EXCLUSIVE)
         return following
     return _slow(s, t, k)
 
@@ -401,8 +404,8 @@ def page_of_a_file_counts_no_mapping(s: Any, t: int, k: Any) -> int:
 
 def write_fault_maps_the_page_cache(s: Any, t: int, k: Any) -> int:
     if s.t_held[t] & st.HOLD_NEW:
-        st.put_page(s, s.t_new[t])
-        st.unhold(s, t, st.HOLD_NEW)
+        put_page(s, s.t_new[t])
+        unhold(s, t, st.HOLD_NEW)
     return _file_map(s, t, k)
 
 
@@ -489,14 +492,14 @@ def migration_restores_everything_writable(s: Any, t: int, k: Any) -> int:
         frame = s.t_new[t] if s.t_result[t] == st.OK else s.t_frame[t]
         for mm in range(s.nr_mms):
             for page in range(s.nr_pages):
-                if st.maps_here(s, mm, page, frame):
+                if maps_here(s, mm, page, frame):
                     s.pte[mm, page] |= st.PTE_WRITE
     return following
 
 
 def migration_forgets_who_is_exclusive(s: Any, t: int, k: Any) -> int:
     following = _migrate_restore(s, t, k)
-    st.clear_flag(s, s.t_new[t], st.PG_EXCLUSIVE)
+    clear_flag(s, s.t_new[t], st.PG_EXCLUSIVE)
     return following
 
 
@@ -538,10 +541,10 @@ def ksm_leaves_the_page_writable(s: Any, t: int, k: Any) -> int:
 
 def ksm_keeps_the_exclusive_mark(s: Any, t: int, k: Any) -> int:
     frame = s.t_frame[t]
-    marked = st.is_exclusive(s, frame)
+    marked = is_exclusive(s, frame)
     following = _ksm_protect(s, t, k)
     if marked:
-        st.set_flag(s, frame, st.PG_EXCLUSIVE)
+        set_flag(s, frame, st.PG_EXCLUSIVE)
     return following
 
 
@@ -586,11 +589,11 @@ def a_stranger_gets_the_page_itself(s: Any, t: int, k: Any) -> int:
 
 def lazyfree_drops_what_was_written(s: Any, t: int, k: Any) -> int:
     frame = s.t_frame[t]
-    if st.has_flag(s, frame, st.PG_LAZYFREE):
-        st.clear_flag(s, frame, st.PG_DIRTY)
+    if has_flag(s, frame, st.PG_LAZYFREE):
+        clear_flag(s, frame, st.PG_DIRTY)
         for mm in range(s.nr_mms):
             for page in range(s.nr_pages):
-                if st.maps_here(s, mm, page, frame):
+                if maps_here(s, mm, page, frame):
                     s.pte[mm, page] &= 65535 - st.PTE_DIRTY
     return _unmap(s, t, k)
 
@@ -599,7 +602,7 @@ def lazyfree_keeps_a_reference(s: Any, t: int, k: Any) -> int:
     frame = s.t_frame[t]
     before = s.mapcount[frame]
     following = _unmap(s, t, k)
-    if st.has_flag(s, frame, st.PG_LAZYFREE) and s.mapcount[frame] < before:
+    if has_flag(s, frame, st.PG_LAZYFREE) and s.mapcount[frame] < before:
         s.refcount[frame] += 1
     return following
 

@@ -8,7 +8,9 @@ import pytest
 
 from pageherd.machine import state as st
 from pageherd.machine import steps
+from pageherd.machine.folio import compound_head, folio_nr_pages, is_large
 from pageherd.machine.huge import pmd_first, set_pmd
+from pageherd.machine.pte import remember_pte
 from planted import StepFunction, caught, contradicted, sound
 
 _huge_map = sound(steps.HUGE_MAP)
@@ -43,7 +45,7 @@ def huge_write_fault_always_reuses(s: Any, t: int, k: Any) -> int:
 
 def huge_write_fault_splits_nothing(s: Any, t: int, k: Any) -> int:
     """The page-table entry decides, but stays part of a PMD entry."""
-    st.remember_pte(s, t, s.t_mm[t], s.t_page[t])
+    remember_pte(s, t, s.t_mm[t], s.t_page[t])
     return steps.WP
 
 
@@ -81,18 +83,18 @@ def zap_of_a_page_frees_all_of_its_folio(s: Any, t: int, k: Any) -> int:
     present = page < s.t_other[t] and s.pte[mm, page] & st.PTE_PRESENT
     frame = s.pte_to[mm, page] if present and not s.pte[mm, page] & st.PTE_HUGE else 0
     following = _zap(s, t, k)
-    if frame and st.is_large(s, frame) and s.refcount[st.compound_head(s, frame)] > 1:
-        s.refcount[st.compound_head(s, frame)] = 1
+    if frame and is_large(s, frame) and s.refcount[compound_head(s, frame)] > 1:
+        s.refcount[compound_head(s, frame)] = 1
     return following
 
 
 def split_ignores_references(s: Any, t: int, k: Any) -> int:
     frame = s.t_frame[t]
-    if frame == st.NONE or not st.is_large(s, frame):
+    if frame == st.NONE or not is_large(s, frame):
         return _split(s, t, k)
-    head = st.compound_head(s, frame)
+    head = compound_head(s, frame)
     others = s.refcount[head] - s.large_mapcount[head] - s.entire_mapcount[head]
-    for each in range(head, head + st.folio_nr_pages(s, head)):
+    for each in range(head, head + folio_nr_pages(s, head)):
         others -= s.mapcount[each]
     s.refcount[head] -= max(others, 0)
     following = _split(s, t, k)
@@ -102,7 +104,7 @@ def split_ignores_references(s: Any, t: int, k: Any) -> int:
 
 def split_gives_its_pages_one_reference_too_many(s: Any, t: int, k: Any) -> int:
     frame = s.t_frame[t]
-    tail = st.compound_head(s, frame) + 1 if frame != st.NONE and st.is_large(s, frame) else 0
+    tail = compound_head(s, frame) + 1 if frame != st.NONE and is_large(s, frame) else 0
     following = _split(s, t, k)
     if tail and s.t_result[t] == st.OK:
         s.refcount[tail] += 1
@@ -122,7 +124,7 @@ def collapse_ignores_references(s: Any, t: int, k: Any) -> int:
     mm, first = s.t_mm[t], pmd_first(s, s.t_page[t])
     frame = s.pte_to[mm, first]
     others = 0
-    if s.pte[mm, first] & st.PTE_PRESENT and frame != st.ZERO_FRAME and not st.is_large(s, frame):
+    if s.pte[mm, first] & st.PTE_PRESENT and frame != st.ZERO_FRAME and not is_large(s, frame):
         others = s.refcount[frame] - s.mapcount[frame]
         s.refcount[frame] -= others
     following = _collapse(s, t, k)
@@ -142,7 +144,7 @@ def collapse_keeps_the_old_page(s: Any, t: int, k: Any) -> int:
 def unmap_of_a_huge_page_counts_one_swap_entry(s: Any, t: int, k: Any) -> int:
     """The entries of a folio are swap entries of slots of their own; the second is not counted."""
     frame = s.t_frame[t]
-    tail = frame + 1 if st.is_large(s, frame) and st.compound_head(s, frame) == frame else 0
+    tail = frame + 1 if is_large(s, frame) and compound_head(s, frame) == frame else 0
     before = s.swap_count[s.frame_slot[tail] - 1] if tail and s.frame_slot[tail] else 0
     following = _unmap(s, t, k)
     if tail and s.frame_slot[tail] and s.swap_count[s.frame_slot[tail] - 1] > before:

@@ -8,8 +8,8 @@ import pytest
 
 from pageherd import Machine
 from pageherd.litmus.syntax import KERNEL, PageOf, Step
-from pageherd.machine import state as st
 from pageherd.machine import steps
+from pageherd.machine.folio import is_ksm
 
 ERAS = ("linux-4.19", "linux-5.8", "linux-5.10", "linux-5.18", "linux-6.1", "linux-7.3")
 
@@ -36,7 +36,7 @@ class Merge:
             assert self.m.step(self.ksmd) != steps.BLOCKED
 
     def is_ksm(self, page: int) -> bool:
-        return st.is_ksm(self.state, int(self.state["pte_to"][0, page]))
+        return is_ksm(self.state, int(self.state["pte_to"][0, page]))
 
 
 @pytest.mark.parametrize("kernel", ERAS)

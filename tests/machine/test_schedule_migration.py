@@ -11,6 +11,7 @@ from pageherd.hand import Page, Process
 from pageherd.litmus.syntax import KERNEL, Argument, PageOf, Step
 from pageherd.machine import state as st
 from pageherd.machine import steps
+from pageherd.machine.folio import is_exclusive
 
 ERAS = ("linux-4.19", "linux-5.10", "linux-5.18", "linux-6.1", "linux-6.12", "linux-7.3")
 PROPOSALS = ("unshare-2021", "three-state", "no-mapcount", "exclusive-bit")
@@ -71,7 +72,7 @@ def test_fork_meets_a_migration_entry(kernel: str) -> None:
     assert not race.pte(race.p, race.a) & (st.PTE_WRITE | st.PTE_SWP_EXCLUSIVE)
     race.at(steps.IDLE)
     assert race.frame(race.p, race.a) == race.frame(child, race.a) != old
-    assert not st.is_exclusive(race.state, race.frame(child, race.a))
+    assert not is_exclusive(race.state, race.frame(child, race.a))
     race.p.write(race.a, 2)
     assert child.read(race.a) == 1
     assert race.m.broken == ()
@@ -133,7 +134,7 @@ def test_mprotect_takes_the_write_permission_of_the_entry(kernel: str) -> None:
     assert bool(marked) == (ERAS.index(kernel) >= ERAS.index("linux-6.1"))
     race.at(steps.IDLE)
     assert not race.pte(race.p, race.a) & st.PTE_WRITE
-    assert st.is_exclusive(race.state, race.frame(race.p, race.a)) == bool(marked)
+    assert is_exclusive(race.state, race.frame(race.p, race.a)) == bool(marked)
     race.p.write(race.a, 2)
     assert race.m.copies == 0
     assert race.m.broken == ()

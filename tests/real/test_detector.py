@@ -14,7 +14,7 @@ from pageherd.real.target import Host, Target, find
 from pageherd.rules.catalog import POINTS
 from pretend import Pretend
 
-PROGRAMS = 250
+PROGRAMS = 400
 SEED = 100
 
 NOTICED = (
@@ -33,7 +33,7 @@ NOTICED = (
     ("fork-swap", "duplicate"),
     ("reuse", "by-mapcount"),
 )
-"""Wrong for every kernel from 6.1 on, and noticed within 250 programs."""
+"""Wrong for every kernel from 6.1 on, and noticed within 400 programs."""
 
 UNSEEN = {
     "fork-seq": "a race: programs run one step at a time",

@@ -44,6 +44,8 @@ TESTS = (
     *("no-swap-after-swapoff", "swapoff-empties-cache", "soft-dirty-over-swap-in"),
     *("clean-swap-cache-again", "fork-keeps-dirty", "zram-shared-by-fork/base-swap"),
     *("cow-iouring-fork", "poke-read-only-shared", "peek-by-stranger", "tee-and-release"),
+    *("ksm-cow-write", "ksm-fork", "ksm-merge-forked", "ksm-unmerge", "ksm-unmerge-inaccessible"),
+    *("ksm-read-only-clean/piped", "ksm-mremap", "migrate-pinned-refused/piped", "move-shared"),
     *("populate-write-shared", "mprotect-clean-exclusive", "get-then-soft-dirty"),
 )
 

@@ -16,7 +16,7 @@ from pageherd.rules.choose import choose, record
 from pageherd.search.program import program_of
 from pretend import FIRST_FRAME, words_of
 
-EVERYTHING = Sight(frames=True, counts=True, flags=True, exclusive=True, soft_dirty=True)
+EVERYTHING = Sight(frames=True, counts=True, flags=True, exclusive=True, soft_dirty=True, ksm=True)
 NOTHING = Sight(frames=False, counts=False, flags=False, exclusive=False, soft_dirty=False)
 PRESENT = Page(
     "present",
@@ -26,6 +26,7 @@ PRESENT = Page(
     cached=False,
     dirty=True,
     exclusive=True,
+    ksm=False,
     soft_dirty=False,
 )
 
@@ -60,12 +61,13 @@ def test_every_page_of_the_model_survives_the_words_of_the_kernel() -> None:
         for i in range(len(program.operations)):
             drive(records(states), 0, records(table), records(program.ops), i, i + 1)
             for page in model_pages(states[0], len(names.processes), len(names.pages)).values():
-                pagemap, count, flags = words_of(page).split()
-                back = real_page(int(pagemap, 16), int(count), int(flags, 16))
+                pagemap, count, flags, *more = words_of(page).split()
+                huge = int(more[0]) if more else None
+                back = real_page(int(pagemap, 16), int(count), int(flags, 16), huge)
                 if back.frame is not None:
                     back = replace(back, frame=back.frame - FIRST_FRAME)
                 if back.slot is not None:
-                    back = replace(back, slot=back.slot >> 5)
+                    back = replace(back, slot=(back.slot >> 5) - 1)  # 0: a marker
                 assert back == page
                 seen.add(page.entry)
     assert seen == {"absent", "zero", "present", "swapped"}

@@ -156,6 +156,9 @@ def plain(test: Test, step: Step) -> tuple[object, ...]:
         if isinstance(argument, PageOf):
             process, page = argument.process, argument.page
             arguments.append((test.processes.index(process), test.pages.index(page)))
+        elif argument in {huge.name for huge in test.huge}:
+            huge = next(huge for huge in test.huge if huge.name == argument)
+            arguments.append((test.pages.index(huge.pages[0]), len(huge.pages)))
         elif kind is Kind.PAGE:
             arguments.append(test.pages.index(str(argument)))
         elif kind is Kind.PROCESS:
@@ -166,8 +169,8 @@ def plain(test: Test, step: Step) -> tuple[object, ...]:
             arguments.append(argument)
     if step.verb == "share":
         arguments = arguments[:1]  # every process has the file descriptor anyway
-    if step.verb == "reclaim":
-        arguments = []  # reclaim of everything, where no page can be chosen
+    if step.verb in ("reclaim", "ksm"):
+        arguments = []  # of everything, as no page can be chosen
     result = references.index(step.result) if takes_reference(step) else None
     thread = -1 if step.thread == KERNEL else test.thread_names().index(step.thread)
     return step.verb, thread, arguments, result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pageherd.errors import RuleError
@@ -42,12 +44,13 @@ def test_a_release_that_no_row_fits(release: str) -> None:
         row_of(release)
 
 
-EVERYTHING = {"pagemap": 0, "kpagecount": 0, "kpageflags": 0, "soft-dirty": 0}
+EVERYTHING = {"pagemap": 0, "kpagecount": 0, "kpageflags": 0, "soft-dirty": 0, "ksm-flag": 0}
 
 
 def test_what_a_run_can_see() -> None:
-    assert sight_of(Probes("6.1.0", dict(EVERYTHING))) == Sight(True, True, True, True, True)
-    assert sight_of(Probes("5.10.0", dict(EVERYTHING))) == Sight(True, True, True, False, True)
+    everything = Sight(True, True, True, True, True, ksm=True)
+    assert sight_of(Probes("6.1.0", dict(EVERYTHING))) == everything
+    assert sight_of(Probes("5.10.0", dict(EVERYTHING))) == replace(everything, exclusive=False)
     assert sight_of(Probes("5.18.9", dict(EVERYTHING))).exclusive is False
     assert sight_of(Probes("5.19.0", dict(EVERYTHING))).exclusive is True
     assert sight_of(Probes("6.1.0", {})) == Sight(False, False, False, False, False)
@@ -59,10 +62,12 @@ def test_what_a_run_can_see() -> None:
     [
         ("pagemap", {"frames"}),
         ("kpagecount", {"counts"}),
-        ("kpageflags", {"flags", "exclusive"}),
+        ("kpageflags", {"flags", "exclusive", "ksm"}),
+        ("ksm-flag", {"ksm"}),
         ("soft-dirty", {"soft_dirty"}),
     ],
 )
 def test_without_a_probe_some_of_it_is_hidden(probe: str, fields: set[str]) -> None:
     sight = sight_of(Probes("6.1.0", {**EVERYTHING, probe: 1}))
-    assert {name for name in Sight.__slots__ if not getattr(sight, name)} == fields
+    hidden = {name for name in Sight.__slots__ if not getattr(sight, name)}
+    assert hidden - {"of_head"} == fields

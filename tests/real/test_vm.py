@@ -439,7 +439,7 @@ def test_when_we_are_killed_the_guest_is_gone(runner: Path, number: signal.Signa
     with child(runner, word) as process:
         assert len(guests(word)) == 2
         process.send_signal(number)
-        process.wait(10)
+        process.wait(60)
     assert gone(word)
     assert not [n for n in set(os.listdir("/tmp")) - temporary if "pageherd" in n]
 

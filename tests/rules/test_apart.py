@@ -31,6 +31,9 @@ ELSEWHERE = {
         "linux-6.1:reuse=by-refcount-after-drop",
     ),
     "migration-dirty": ("linux-6.1:reuse=by-refcount-after-drop",),
+    "swapin-drop": ("linux-6.1:swapin-tail=mapped",),
+    "numa-write": ("linux-5.10:numa-skips=not-mapped-once",),
+    "uffd-unprotect": ("linux-6.1:reuse=by-refcount-after-drop",),
 }
 
 NOT_APART = {
@@ -38,6 +41,9 @@ NOT_APART = {
     "fork-seq": "shows only when gup-fast runs in the middle of a fork: machine/test_schedule",
     "migration-order": "shows only in the middle of a migration: machine/test_schedule_migration",
     "migration-wait": "shows only in the middle of a migration: machine/test_schedule_migration",
+    "migration-soft-dirty": "no verb tells soft-dirty bits: `pageherd real` and `conform` do",
+    "mprotect-soft-dirty": "no verb tells soft-dirty bits: `pageherd real` and `conform` do",
+    "numa-gup": "GUP ends with the page, whether it has taken the hinting fault first or not",
     "zero-pin": "the zero page is never freed and no rule reads its count",
 }
 

@@ -15,7 +15,7 @@ from pageherd.rules.choose import record
 
 RULES = """
 from pageherd import alternative, proposal
-from pageherd.machine.state import page_count
+from pageherd.machine.folio import page_count
 
 @alternative("reuse")
 def alone(s, t, k, frame):

@@ -29,7 +29,8 @@ TAKES = ("vmsplice", "odirect_read", "rdma_register", "rdma_register_ro", "vfio_
 OWN = """
 from pageherd import alternative, proposal
 from pageherd.machine.questions import COPY, REUSE_PAGE
-from pageherd.machine.state import find_mapping, has_flag, is_exclusive, page_count
+from pageherd.machine.folio import has_flag, is_exclusive, page_count
+from pageherd.machine.rmap import find_mapping
 
 
 @alternative("reuse")

@@ -9,7 +9,7 @@ from pageherd.litmus.limits import MAX_CPUS, MAX_VALUE
 from pageherd.litmus.reader import Reader, place_of
 from pageherd.litmus.syntax import KERNEL, Argument, PageOf, Place, Step
 from pageherd.litmus.words import PAGE_NAME, PROCESS_NAME
-from pageherd.machine.verbs import FLAG_WORDS, PROT_WORDS, VERBS, Kind, Verb
+from pageherd.machine.verbs import LISTS, PROT_WORDS, VERBS, Kind, Verb
 
 if TYPE_CHECKING:
     from lark import Token, Tree
@@ -65,8 +65,8 @@ def _arguments(
     places: list[Place] = []
     required = len(verb.arguments) - verb.optional
     for position, kind in enumerate(verb.arguments):
-        if kind is Kind.FLAGS:
-            built.append(_flags(reader, words))
+        if kind in LISTS:
+            built.append(_words(reader, words, kind))
             places.append(place_of(words[0] if words else name))
             words = []
         elif kind is Kind.VALUE:
@@ -114,13 +114,14 @@ def _argument(reader: Reader, verb: Verb, kind: Kind, word: Token) -> Argument:
     return str(word)
 
 
-def _flags(reader: Reader, words: list[Token]) -> tuple[str, ...]:
+def _words(reader: Reader, words: list[Token], kind: Kind) -> tuple[str, ...]:
+    what = kind.value.removesuffix("s")
     for position, word in enumerate(words):
-        if word not in FLAG_WORDS:
-            raise reader.unknown(word, "flag", FLAG_WORDS)
+        if word not in LISTS[kind]:
+            raise reader.unknown(word, what, LISTS[kind])
         if word in words[:position]:
-            raise reader.error(word, f"flag '{word}' is given twice")
-    return tuple(flag for flag in FLAG_WORDS if flag in words)
+            raise reader.error(word, f"{what} '{word}' is given twice")
+    return tuple(word for word in LISTS[kind] if word in words)
 
 
 def usage(verb: Verb) -> str:

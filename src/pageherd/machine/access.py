@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.folio import set_flag
 from pageherd.machine.jit import KernelRecord, step
 from pageherd.machine.layout import State
+from pageherd.machine.lock import mmap_read_lock, mmap_read_unlock
+from pageherd.machine.pte import is_shared, pte_of
 from pageherd.machine.state import (
     COST_READS,
     COST_WRITES,
@@ -14,16 +17,12 @@ from pageherd.machine.state import (
     PG_DIRTY,
     PTE_DIRTY,
     PTE_PRESENT,
+    PTE_PROTNONE,
     PTE_SOFT_DIRTY,
     PTE_WRITE,
     SEGV,
     VM_READ,
     VM_WRITE,
-    is_shared,
-    mmap_read_lock,
-    mmap_read_unlock,
-    pte_of,
-    set_flag,
 )
 from pageherd.machine.watch import note_load, note_store
 
@@ -32,11 +31,14 @@ from pageherd.machine.watch import note_load, note_store
 def access(s: State, t: int, k: KernelRecord) -> int:
     """One load or store for each page, repeated after each fault until the entry allows it.
 
-    The processor looks at the entry alone: where it is writable, it is written.
+    The processor looks at the entry alone: where it is writable, it is written.  To the processor
+    an entry that waits for a NUMA hinting fault is none.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
     pte = pte_of(s, mm, page)
+    if pte & PTE_PROTNONE:
+        pte = 0
     allowed = int(s.vma[mm, page]) & (VM_WRITE if write else VM_READ)
     if not allowed and not (write and pte & PTE_WRITE):
         mmap_read_unlock(s, t, mm)

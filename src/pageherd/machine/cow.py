@@ -8,8 +8,35 @@ from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.fault import abandon_new, map_new_anon
+from pageherd.machine.folio import (
+    alloc_frame,
+    clear_flag,
+    hold_frame,
+    is_anon,
+    is_ksm,
+    page_ref_add,
+    put_page,
+    set_exclusive,
+    unhold,
+)
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
+from pageherd.machine.lock import (
+    locked_by_other,
+    mmap_read_unlock,
+    ptl_taken,
+    trylock_page,
+    unlock_page,
+)
+from pageherd.machine.pte import (
+    finish_write_fault,
+    is_shared,
+    may_write,
+    pte_of,
+    pte_same,
+    remember_pte,
+    userfaultfd_pte_wp,
+)
 from pageherd.machine.questions import (
     COPY,
     COPY_DROPS_SWAP,
@@ -19,6 +46,7 @@ from pageherd.machine.questions import (
     UNSHARE_IN_PLACE,
     WAIT_FOR_LOCK,
 )
+from pageherd.machine.rmap import page_remove_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     COST_TLB_FLUSHES,
@@ -26,35 +54,19 @@ from pageherd.machine.state import (
     FAULT_UNSHARE,
     HOLD_FRAME,
     HOLD_NEW,
+    NOTIFIED,
     PG_KSM,
+    PG_STABLE_NODE,
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
+    PTE_UFFD_WP,
     PTE_WRITE,
+    UFFD_WP_ASYNC,
     ZERO_FRAME,
-    alloc_frame,
     ask,
-    clear_flag,
-    finish_write_fault,
-    free_swap_cache,
-    hold_frame,
-    is_anon,
-    is_ksm,
-    is_shared,
-    locked_by_other,
-    may_write,
-    page_ref_add,
-    page_remove_rmap,
-    pte_of,
-    pte_same,
-    ptl_taken,
-    put_page,
-    remember_pte,
-    set_exclusive,
-    trylock_page,
-    unhold,
-    unlock_page,
 )
+from pageherd.machine.swap import free_swap_cache
 
 
 @helper
@@ -78,15 +90,37 @@ def reuse_ksm_page(s: State, t: int, k: KernelRecord, frame: int, page: int) -> 
     reuse = ask(s, t, k, KSM_REUSE, frame)
     page_ref_add(s, frame, -held)
     if reuse == REUSE_PAGE:
-        clear_flag(s, frame, PG_KSM)
+        clear_flag(s, frame, PG_KSM | PG_STABLE_NODE)
         s.frame_index[frame] = page
     return reuse
 
 
 @helper
+def handle_userfault(s: State, t: int, mm: int) -> int:
+    """handle_userfault(): the userfaultfd has a message, the thread waits, nothing has changed.
+
+    The machine ends the operation there: what was to be stored is not stored.  break_ksm() is not
+    told to wait and gets VM_FAULT_SIGBUS, which it takes for the end.
+    """
+    if int(s.t_fault[t]) & FAULT_BREAK_KSM:
+        return steps.KSM_BREAK_END
+    mmap_read_unlock(s, t, mm)
+    s.t_result[t] = NOTIFIED
+    return steps.IDLE
+
+
+@helper
 def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
-    """do_wp_page(), page-table lock held: reuse the page, copy it, or (until 5.8) wait for it."""
+    """do_wp_page(), page-table lock held: reuse the page, copy it, or (until 5.8) wait for it.
+
+    A write to a page that a userfaultfd protects is told to that first; an unshare fault is not.
+    With UFFD_FEATURE_WP_ASYNC the write just lifts the protection.
+    """
     unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
+    if not unshare and userfaultfd_pte_wp(s, mm, page, pte_of(s, mm, page)):
+        if (int(s.mm_uffd[mm]) & UFFD_WP_ASYNC) == 0:
+            return handle_userfault(s, t, mm)
+        s.pte[mm, page] = pte_of(s, mm, page) & ~PTE_UFFD_WP
     remember_pte(s, t, mm, page)
     frame = int(s.pte_to[mm, page])
     if is_shared(s, mm, page):  # wp_page_shared()
@@ -168,7 +202,7 @@ def wp_map(s: State, t: int, k: KernelRecord) -> int:
     s.cost[COST_TLB_FLUSHES] += 1
     pte = PTE_PRESENT
     if int(s.t_fault[t]) & FAULT_UNSHARE:
-        pte |= pte_of(s, mm, page) & PTE_SOFT_DIRTY
+        pte |= pte_of(s, mm, page) & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
     else:
         pte |= PTE_DIRTY | PTE_SOFT_DIRTY
         if may_write(s, mm, page):

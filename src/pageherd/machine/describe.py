@@ -24,6 +24,7 @@ _PAGE_FLAGS: Final = (
     (st.PG_FILE, "page cache"),
     (st.PG_HUGETLB, "hugetlb"),
     (st.PG_KSM, "KSM"),
+    (st.PG_STABLE_NODE, "stable node"),
     (st.PG_LAZYFREE, "lazyfree"),
 )
 
@@ -46,16 +47,21 @@ def foll_words(flags: int) -> str:
 def entry(s: State, mm: int, page: int) -> str:
     """A page-table entry in words."""
     pte, to = int(s["pte"][mm, page]), int(s["pte_to"][mm, page])
+    tracked = ", uffd-wp" if pte & st.PTE_UFFD_WP else ""
+    if pte & st.PTE_PROTNONE:
+        tracked += ", no access (NUMA hint)"
     if pte & st.PTE_PRESENT:
         where = "the zero page" if to == st.ZERO_FRAME else f"frame {to}"
-        return f"{where}, {'writable' if pte & st.PTE_WRITE else 'read-only'}"
+        return f"{where}, {'writable' if pte & st.PTE_WRITE else 'read-only'}{tracked}"
     if pte & st.PTE_SWAP:
         mark = ", exclusive" if pte & st.PTE_SWP_EXCLUSIVE else ""
-        return f"swap slot {to}{mark}"
+        return f"swap slot {to}{mark}{tracked}"
     if pte & st.PTE_MIGRATION:
         kind = "for writing" if pte & st.PTE_WRITE else "for reading"
         mark = ", exclusive" if pte & st.PTE_SWP_EXCLUSIVE else ""
-        return f"migration entry {kind}{mark}, frame {to}"
+        return f"migration entry {kind}{mark}, frame {to}{tracked}"
+    if tracked:
+        return f"nothing{tracked}"
     return "nothing" if int(s["vma"][mm, page]) & st.VM_MAPPED else "no mapping"
 
 

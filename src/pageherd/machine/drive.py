@@ -17,7 +17,8 @@ from pageherd.machine.jit import (
 )
 from pageherd.machine.layout import State, States
 from pageherd.machine.operations import FRAME_OF_PAGE, FRAME_OF_REF
-from pageherd.machine.state import NONE, PTE_MIGRATION, PTE_PRESENT, PTE_SWAP, pte_of
+from pageherd.machine.pte import pte_of
+from pageherd.machine.state import NONE, PTE_MIGRATION, PTE_PRESENT, PTE_SWAP
 from pageherd.machine.steps import BLOCKED, IDLE
 
 STEP_LIMIT: Final = 4000  # of one operation, and as many again per hundred pages of the process

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.huge import set_pmd, thp_allowed
+from pageherd.machine.folio import (
+    alloc_frame,
+    has_flag,
+    hold_frame,
+    put_page,
+    set_exclusive,
+    unhold,
+)
+from pageherd.machine.huge import note_anon_vma, set_pmd, thp_allowed
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
+from pageherd.machine.lock import locked_by_other, ptl_taken
+from pageherd.machine.lru import lru_cache_add
+from pageherd.machine.numa import do_numa_page
+from pageherd.machine.pte import (
+    is_hugetlb,
+    may_write,
+    pte_of,
+    pte_same,
+    remember_pte,
+    set_pte,
+    userfaultfd_pte_wp,
+)
 from pageherd.machine.questions import MIGRATION_WAIT_HOLDS
+from pageherd.machine.rmap import page_add_rmap
 from pageherd.machine.state import (
     COST_FAULTS,
     FAULT_UNSHARE,
@@ -17,29 +38,15 @@ from pageherd.machine.state import (
     PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
+    PTE_PROTNONE,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
+    PTE_UFFD_WP,
     PTE_WRITE,
     VM_ANON_VMA,
     VM_FILE,
     ZERO_FRAME,
-    alloc_frame,
     ask,
-    has_flag,
-    hold_frame,
-    is_hugetlb,
-    locked_by_other,
-    lru_cache_add,
-    may_write,
-    page_add_rmap,
-    pte_of,
-    pte_same,
-    ptl_taken,
-    put_page,
-    remember_pte,
-    set_exclusive,
-    set_pte,
-    unhold,
 )
 
 
@@ -50,6 +57,13 @@ def migration_entry_wait(s: State, t: int, k: KernelRecord, frame: int) -> int:
         hold_frame(s, t, frame)
         return steps.MIGRATION_WAIT
     return steps.BLOCKED if locked_by_other(s, t, frame) else int(s.t_return[t])
+
+
+@helper
+def marker_wp(s: State, t: int, mm: int, page: int) -> int:
+    """vmf_orig_pte_uffd_wp(): the bit that a marker hands on to what is mapped in its place."""
+    pte = int(s.t_pte[t])
+    return PTE_UFFD_WP if userfaultfd_pte_wp(s, mm, page, pte) else 0
 
 
 @step(steps.FAULT)
@@ -70,6 +84,8 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
         return steps.HUGETLB_FAULT
     if pte & PTE_SWAP:
         return steps.SWAPIN_LOOKUP
+    if pte & PTE_PROTNONE:
+        return do_numa_page(s, t, k, mm, page)
     if pte & PTE_PRESENT:
         write = (int(s.t_fault[t]) & FAULT_WRITE) != 0 and (pte & PTE_WRITE) == 0
         unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0 and (pte & PTE_WRITE) == 0
@@ -81,10 +97,12 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
     huge = thp_allowed(s, mm, page)
     if int(s.t_fault[t]) & FAULT_WRITE:
         return steps.HUGE_ALLOC if huge else steps.ANON_ALLOC
+    pte = PTE_PRESENT | marker_wp(s, t, mm, page)
     if huge:  # do_huge_pmd_anonymous_page(): the huge zero page
-        set_pmd(s, mm, page, PTE_PRESENT, ZERO_FRAME)
+        note_anon_vma(s, mm, page)
+        set_pmd(s, mm, page, pte, ZERO_FRAME)
     else:
-        set_pte(s, mm, page, PTE_PRESENT, ZERO_FRAME)
+        set_pte(s, mm, page, pte, ZERO_FRAME)
     return int(s.t_return[t])
 
 
@@ -129,7 +147,8 @@ def anon_map(s: State, t: int, k: KernelRecord) -> int:
         abandon_new(s, t)
         return int(s.t_return[t])
     pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
-    if may_write(s, mm, page):
+    protected = marker_wp(s, t, mm, page)
+    if may_write(s, mm, page) and not protected:
         pte |= PTE_WRITE
-    map_new_anon(s, t, k, mm, page, pte)
+    map_new_anon(s, t, k, mm, page, pte | protected)
     return int(s.t_return[t])

@@ -11,8 +11,26 @@ from typing import Final
 
 from pageherd.machine import steps
 from pageherd.machine.fault import abandon_new, map_new_anon
+from pageherd.machine.folio import alloc_frame, clear_flag, hold_frame, put_page, set_flag, unhold
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
+from pageherd.machine.lock import (
+    locked_by_other,
+    mmap_write_unlock,
+    ptl_taken,
+    trylock_page,
+    unlock_page,
+)
+from pageherd.machine.pte import (
+    file_value,
+    is_shared,
+    may_write,
+    pte_same,
+    set_pte,
+    untouched_value,
+    wants_no_notice,
+)
+from pageherd.machine.rmap import page_add_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     FAULT_WRITE,
@@ -31,25 +49,6 @@ from pageherd.machine.state import (
     VM_SHARED,
     VM_SOFTDIRTY,
     VM_WRITE,
-    alloc_frame,
-    clear_flag,
-    file_value,
-    hold_frame,
-    is_shared,
-    locked_by_other,
-    may_write,
-    mmap_write_unlock,
-    page_add_rmap,
-    pte_same,
-    ptl_taken,
-    put_page,
-    set_flag,
-    set_pte,
-    trylock_page,
-    unhold,
-    unlock_page,
-    untouched_value,
-    wants_no_notice,
 )
 from pageherd.machine.watch import note_file_store
 

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.fault import map_new_anon
-from pageherd.machine.huge import set_pmd, split_huge_pmd
+from pageherd.machine.folio import clear_flag, is_anon, page_ref_add
+from pageherd.machine.huge import has_anon_vma, set_pmd, split_huge_pmd
 from pageherd.machine.hugetlb import alloc_like
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.questions import COPY_EARLY, FORK, FORK_SWAP, HUGETLB_FORK
+from pageherd.machine.lock import mmap_write_lock, mmap_write_unlock, ptl_taken
+from pageherd.machine.pte import is_hugetlb, may_write, pte_of, set_pte, userfaultfd_pte_wp
+from pageherd.machine.questions import (
+    COPY_EARLY,
+    FORK,
+    FORK_SWAP,
+    HUGETLB_FORK,
+    UFFD_FORK_CLEARS,
+    UFFD_FORK_COPIES,
+)
+from pageherd.machine.rmap import folio_add_rmap_pmd, page_add_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     COST_TLB_FLUSHES,
@@ -27,29 +38,20 @@ from pageherd.machine.state import (
     PTE_SOFT_DIRTY,
     PTE_SWAP,
     PTE_SWP_EXCLUSIVE,
+    PTE_UFFD_WP,
     PTE_WRITE,
+    UFFD_EVENT_FORK,
     VM_ANON_VMA,
     VM_DONTCOPY,
     VM_LOCKED,
     VM_MAPPED,
     VM_PTE_TABLE,
+    VM_UFFD_WP,
     VM_WIPEONFORK,
     ZERO_FRAME,
     ask,
-    clear_flag,
-    folio_add_rmap_pmd,
-    is_anon,
-    is_hugetlb,
-    may_write,
-    mmap_write_lock,
-    mmap_write_unlock,
-    page_add_rmap,
-    page_ref_add,
-    pte_of,
-    ptl_taken,
-    set_pte,
-    swap_count_add,
 )
+from pageherd.machine.swap import swap_count_add
 from pageherd.machine.watch import note_fork
 
 
@@ -65,6 +67,7 @@ def fork_start(s: State, t: int, k: KernelRecord) -> int:
     s.mm_state[child] = LIVE
     s.mm_has_pinned[child] = 0
     s.mm_family[child] = s.mm_family[mm]
+    s.mm_uffd[child] = s.mm_uffd[mm] if int(s.mm_uffd[mm]) & UFFD_EVENT_FORK else 0
     s.mm_writer[child] = t + 1
     s.mm_seq[mm] = (int(s.mm_seq[mm]) + 1) % 256
     s.t_page[t] = 0
@@ -79,13 +82,42 @@ def next_page(s: State, t: int) -> int:
     return steps.FORK_PAGE
 
 
+@helper
+def inherited(s: State, mm: int, page: int) -> int:
+    """dup_userfaultfd(): the child has a userfaultfd, too, if its parent's wants to know of forks.
+
+    Locks are not inherited.
+    """
+    dropped = VM_LOCKED | VM_PTE_TABLE
+    if (int(s.mm_uffd[mm]) & UFFD_EVENT_FORK) == 0:
+        dropped |= VM_UFFD_WP
+    return int(s.vma[mm, page]) & ~dropped
+
+
+@helper
+def needs_copy(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int) -> bool:
+    """vma_needs_copy(): a mapping without anon_vma holds nothing that a fault would not bring back.
+
+    That is zero pages and pages of files; but not what a userfaultfd protects.
+    """
+    if has_anon_vma(s, mm, page):
+        return True
+    tracked = (int(s.vma[child, page]) & VM_UFFD_WP) != 0
+    return tracked and ask(s, t, k, UFFD_FORK_COPIES, 0) != 0
+
+
+@helper
+def pte_of_child(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int) -> int:
+    """copy_present_pte(), copy_nonpresent_pte(): the entry as it is, perhaps without uffd-wp."""
+    pte = pte_of(s, mm, page)
+    if pte & PTE_UFFD_WP and ask(s, t, k, UFFD_FORK_CLEARS, 0):
+        pte &= ~PTE_UFFD_WP
+    return pte
+
+
 @step(steps.FORK_PAGE)
 def fork_page(s: State, t: int, k: KernelRecord) -> int:
-    """copy_pte_range(): what becomes of this page in the child?
-
-    A mapping without anon_vma is not copied (vma_needs_copy()): it holds nothing but zero pages and
-    pages of files, which a fault brings back.
-    """
+    """copy_pte_range(): what becomes of this page in the child?"""
     mm, child, page = int(s.t_mm[t]), int(s.t_other[t]), int(s.t_page[t])
     if page >= s.nr_pages:
         return steps.FORK_END
@@ -94,35 +126,36 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
     vma = int(s.vma[mm, page])
     if (vma & VM_MAPPED) == 0 or vma & VM_DONTCOPY:
         return next_page(s, t)
-    s.vma[child, page] = vma & ~(VM_LOCKED | VM_PTE_TABLE)  # locks are not inherited
+    s.vma[child, page] = inherited(s, mm, page)
     s.vma_file[child, page] = s.vma_file[mm, page]
     if vma & VM_WIPEONFORK:
-        s.vma[child, page] = vma & ~(VM_LOCKED | VM_PTE_TABLE | VM_ANON_VMA)
+        s.vma[child, page] = inherited(s, mm, page) & ~VM_ANON_VMA
         s.want[child, page] = 0
         return next_page(s, t)
-    if (vma & VM_ANON_VMA) == 0:
+    if not needs_copy(s, t, k, mm, child, page):
         note_fork(s, mm, child, page, False)
         return next_page(s, t)
+    s.vma[child, page] = int(s.vma[child, page]) | (vma & VM_PTE_TABLE)  # an empty one, too
     s.mm_ptl[mm] = t + 1
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
     if pte & PTE_HUGE:
         return fork_huge(s, t, k, mm, child, page)
+    of_child = pte_of_child(s, t, k, mm, child, page)
     if pte & PTE_SWAP:  # copy_nonpresent_pte()
         swap_count_add(s, to, 1)
         if ask(s, t, k, FORK_SWAP, 0):
-            pte &= ~PTE_SWP_EXCLUSIVE
-            s.pte[mm, page] = pte
-        set_pte(s, child, page, pte, to)
+            s.pte[mm, page] = pte & ~PTE_SWP_EXCLUSIVE
+            of_child &= ~PTE_SWP_EXCLUSIVE
+        set_pte(s, child, page, of_child, to)
         note_fork(s, mm, child, page, True)
         return next_page(s, t)
     if pte & PTE_MIGRATION:  # copy_nonpresent_pte(): both are entries for reading from now on
-        pte &= ~(PTE_WRITE | PTE_SWP_EXCLUSIVE)
-        s.pte[mm, page] = pte
-        set_pte(s, child, page, pte, to)
+        s.pte[mm, page] = pte & ~(PTE_WRITE | PTE_SWP_EXCLUSIVE)
+        set_pte(s, child, page, of_child & ~(PTE_WRITE | PTE_SWP_EXCLUSIVE), to)
         note_fork(s, mm, child, page, True)
         return next_page(s, t)
     if (pte & PTE_PRESENT) == 0 or to == ZERO_FRAME:
-        set_pte(s, child, page, pte, to)
+        set_pte(s, child, page, of_child, to)
         note_fork(s, mm, child, page, False)
         return next_page(s, t)
     if not is_anon(s, to):
@@ -138,19 +171,21 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
 def fork_huge(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int) -> int:
     """copy_huge_pmd(): share the folio by one entry, or split it and go page by page.
 
-    The entry is that of the first page, since one VMA has all of it.
+    The entry is that of the first page, since one VMA has all of it.  Two migration entries are
+    for reading from now on.
     """
     head, nr = int(s.pte_to[mm, page]), int(s.nr_huge)
-    if is_anon(s, head) and ask(s, t, k, FORK, head) == COPY_EARLY:
+    present = (pte_of(s, mm, page) & PTE_PRESENT) != 0
+    if present and is_anon(s, head) and ask(s, t, k, FORK, head) == COPY_EARLY:
         split_huge_pmd(s, t, k, mm, page)
         s.mm_ptl[mm] = 0
         return steps.FORK_PAGE
     for each in range(page, page + nr):
-        s.vma[child, each] = int(s.vma[mm, each]) & ~(VM_LOCKED | VM_PTE_TABLE)
+        s.vma[child, each] = inherited(s, mm, each)
         note_fork(s, mm, child, each, is_anon(s, head))
-    set_pmd(s, mm, page, pte_of(s, mm, page) & ~PTE_WRITE, head)
+    set_pmd(s, mm, page, pte_of(s, mm, page) & ~(PTE_WRITE | PTE_SWP_EXCLUSIVE), head)
     set_pmd(s, child, page, pte_of(s, mm, page), head)
-    if is_anon(s, head):
+    if present and is_anon(s, head):
         clear_flag(s, head, PG_EXCLUSIVE)
         page_ref_add(s, head, 1)
         folio_add_rmap_pmd(s, t, k, head, child, page)
@@ -176,7 +211,7 @@ def fork_install(s: State, t: int, k: KernelRecord) -> int:
     frame = int(s.pte_to[mm, page])
     page_ref_add(s, frame, 1)
     page_add_rmap(s, t, k, frame, child, page)
-    set_pte(s, child, page, pte_of(s, mm, page), frame)
+    set_pte(s, child, page, pte_of_child(s, t, k, mm, child, page), frame)
     note_fork(s, mm, child, page, True)
     return next_page(s, t)
 
@@ -196,7 +231,9 @@ def fork_copy(s: State, t: int, k: KernelRecord) -> int:
     s.cost[COST_COPIES] += 1
     s.copies += 1
     pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
-    if may_write(s, child, page):
+    if userfaultfd_pte_wp(s, child, page, pte_of(s, mm, page)):
+        pte |= PTE_UFFD_WP
+    elif may_write(s, child, page):
         pte |= PTE_WRITE
     map_new_anon(s, t, k, child, page, pte)
     note_fork(s, mm, child, page, False)

@@ -11,8 +11,20 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
+from pageherd.machine.folio import (
+    free_if_unused,
+    is_anon,
+    page_count,
+    page_pin_add,
+    page_ref_add,
+    put_page,
+    set_flag,
+    unhold,
+)
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
+from pageherd.machine.lock import mmap_read_lock, mmap_read_unlock, ptl_taken
+from pageherd.machine.pte import is_hugetlb, is_shared, marked_page, pte_of, pte_same, remember_pte
 from pageherd.machine.questions import (
     BREAK_COW,
     FORCE,
@@ -22,6 +34,7 @@ from pageherd.machine.questions import (
     IO_URING_FILE,
     KEEP_READ_ONLY,
     NO,
+    NUMA_GUP_FAULTS,
     REFUSE,
     TAKE,
     UNSHARE,
@@ -45,6 +58,7 @@ from pageherd.machine.state import (
     PG_DIRTY,
     PTE_DIRTY,
     PTE_PRESENT,
+    PTE_PROTNONE,
     PTE_WRITE,
     REF_IO_URING,
     REF_MAP_SHARED,
@@ -55,23 +69,6 @@ from pageherd.machine.state import (
     VM_WRITE,
     ZERO_FRAME,
     ask,
-    free_if_unused,
-    is_anon,
-    is_hugetlb,
-    is_shared,
-    marked_page,
-    mmap_read_lock,
-    mmap_read_unlock,
-    page_count,
-    page_pin_add,
-    page_ref_add,
-    pte_of,
-    pte_same,
-    ptl_taken,
-    put_page,
-    remember_pte,
-    set_flag,
-    unhold,
 )
 from pageherd.machine.watch import note_store
 
@@ -157,11 +154,14 @@ def gup_fast_seq(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.GUP_FAST_PTE)
 def gup_fast_pte(s: State, t: int, k: KernelRecord) -> int:
-    """gup_pte_range(): read the entry; not present, special or not writable enough goes slow."""
+    """gup_pte_range(): read the entry; not present, special or not writable enough goes slow.
+
+    So does one that waits for a NUMA hinting fault (pte_protnone()).
+    """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     remember_pte(s, t, mm, page)
     pte, frame = int(s.t_pte[t]), int(s.t_pte_to[t])
-    if (pte & PTE_PRESENT) == 0 or frame == ZERO_FRAME:
+    if (pte & (PTE_PRESENT | PTE_PROTNONE)) != PTE_PRESENT or frame == ZERO_FRAME:
         return steps.GUP_SLOW
     if (pte & PTE_WRITE) == 0:
         marked = marked_page(s, pte, frame)
@@ -262,6 +262,8 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
         mmap_read_unlock(s, t, mm)
         s.t_result[t] = SEGV
         return steps.IDLE
+    if pte & PTE_PROTNONE and ask(s, t, k, NUMA_GUP_FAULTS, frame):
+        return fault_in(s, t, FAULT_WRITE if foll & FOLL_WRITE else 0)
     if not must_break_cow(s, t, k):
         need = TAKE if pte & PTE_WRITE or is_shared(s, mm, page) else ask(s, t, k, UNSHARE, marked)
         if need == BREAK_COW:

@@ -8,16 +8,39 @@ change to one page alone, first splits it: the same pages, mapped one by one.
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.folio import (
+    alloc_folio,
+    hold_frame,
+    is_anon,
+    is_exclusive,
+    page_ref_add,
+    put_page,
+    set_exclusive,
+    set_flag,
+    unhold,
+)
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
+from pageherd.machine.lock import locked_by_other, ptl_taken, trylock_page, unlock_page
+from pageherd.machine.lru import lru_cache_add
+from pageherd.machine.pte import (
+    finish_write_fault,
+    may_write,
+    pte_of,
+    pte_same,
+    remember_pte,
+    set_pte,
+)
 from pageherd.machine.questions import (
     COPY,
     HUGE_REUSE,
     HUGE_UNSHARE,
     HUGE_ZERO_WRITE,
+    PMD_SPLIT_DIRTY,
     REUSE_PAGE,
     WAIT_FOR_LOCK,
 )
+from pageherd.machine.rmap import folio_add_rmap_pmd, folio_remove_rmap_pmd, page_add_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     COST_TLB_FLUSHES,
@@ -25,6 +48,7 @@ from pageherd.machine.state import (
     HOLD_FRAME,
     HOLD_NEW,
     NONE,
+    PG_DIRTY,
     PTE_DIRTY,
     PTE_HUGE,
     PTE_PRESENT,
@@ -34,29 +58,7 @@ from pageherd.machine.state import (
     VM_HUGEPAGE,
     VM_PTE_TABLE,
     ZERO_FRAME,
-    alloc_folio,
     ask,
-    finish_write_fault,
-    folio_add_rmap_pmd,
-    folio_remove_rmap_pmd,
-    hold_frame,
-    is_anon,
-    is_exclusive,
-    locked_by_other,
-    lru_cache_add,
-    may_write,
-    page_add_rmap,
-    page_ref_add,
-    pte_of,
-    pte_same,
-    ptl_taken,
-    put_page,
-    remember_pte,
-    set_exclusive,
-    set_pte,
-    trylock_page,
-    unhold,
-    unlock_page,
 )
 
 
@@ -74,19 +76,70 @@ def covers_pmd(s: State, page: int, first: int, end: int) -> bool:
 
 
 @helper
+def same_vma(s: State, mm: int, page: int, other: int) -> bool:
+    """Whether one VMA has both pages of a range.
+
+    One VMA has one anon_vma; the machine notes it where it was needed.
+    """
+    return (int(s.vma[mm, page]) ^ int(s.vma[mm, other])) & ~(VM_ANON_VMA | VM_PTE_TABLE) == 0
+
+
+@helper
+def one_vma(s: State, mm: int, page: int) -> bool:
+    """Whether one VMA has all pages under the PMD entry of `page`."""
+    first = pmd_first(s, page)
+    for each in range(first, first + int(s.nr_huge)):
+        if not same_vma(s, mm, first, each):
+            return False
+    return True
+
+
+@helper
+def has_anon_vma(s: State, mm: int, page: int) -> bool:
+    """vma->anon_vma: that of a page, or of one beside it in a range that has the same flags."""
+    if int(s.vma[mm, page]) & VM_ANON_VMA:
+        return True
+    if s.nr_huge <= 1:
+        return False
+    for beside in range(max(page - 1, pmd_first(s, page)), page + 2):
+        alike = beside < pmd_first(s, page) + int(s.nr_huge)
+        alike = alike and same_vma(s, mm, page, beside)
+        if alike and int(s.vma[mm, beside]) & VM_ANON_VMA:
+            return True
+    return False
+
+
+@helper
+def note_anon_vma(s: State, mm: int, page: int) -> None:
+    """anon_vma_prepare() of a fault that may map a huge page, be it the huge zero page."""
+    for each in range(pmd_first(s, page), pmd_first(s, page) + int(s.nr_huge)):
+        s.vma[mm, each] = int(s.vma[mm, each]) | VM_ANON_VMA
+
+
+@helper
+def free_pte_tables(s: State, mm: int, first: int, end: int) -> None:
+    """try_to_free_pte(): among first .. end - 1, a page table with no entries left goes."""
+    for page in range(first, end):
+        if not covers_pmd(s, page, first, end) or not one_vma(s, mm, page):
+            continue
+        empty = True
+        for each in range(pmd_first(s, page), pmd_first(s, page) + int(s.nr_huge)):
+            empty = empty and s.pte[mm, each] == 0
+        if empty:
+            s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_PTE_TABLE
+
+
+@helper
 def thp_allowed(s: State, mm: int, page: int) -> bool:
     """thp_vma_suitable_order() and pmd_none(): one VMA asks for it, and nothing is there."""
     if s.nr_huge <= 1:
         return False
     first = pmd_first(s, page)
-    kept = ~VM_ANON_VMA  # one VMA has one anon_vma; the machine notes it where it was needed
     for each in range(first, first + int(s.nr_huge)):
         vma = int(s.vma[mm, each])
         if s.pte[mm, each] != 0 or vma & VM_PTE_TABLE or (vma & VM_HUGEPAGE) == 0:
             return False
-        if vma & kept != int(s.vma[mm, first]) & kept:
-            return False
-    return True
+    return one_vma(s, mm, page)
 
 
 @helper
@@ -100,17 +153,37 @@ def set_pmd(s: State, mm: int, page: int, pte: int, head: int) -> None:
 
 @helper
 def split_huge_pmd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
-    """__split_huge_pmd_locked(): the same pages mapped one by one; cannot fail.
+    """__split_huge_pmd(): the same pages mapped one by one; cannot fail.
 
-    The head's exclusive mark is now every page's (6c287605fd56, v5.19).
+    A dirty entry makes the folio dirty.  Entries that stay dirty are soft-dirty too: x86's
+    pte_mkdirty().
     """
     pte = pte_of(s, mm, page)
     if (pte & PTE_HUGE) == 0:
         return
+    head = int(s.pte_to[mm, pmd_first(s, page)])
+    map_by_pages(s, t, k, mm, page)
+    if (pte & PTE_PRESENT) == 0 or (pte & PTE_DIRTY) == 0 or not is_anon(s, head):
+        return
+    set_flag(s, head, PG_DIRTY)
+    stays = ask(s, t, k, PMD_SPLIT_DIRTY, head) != 0
+    pte = pte & ~PTE_HUGE | PTE_SOFT_DIRTY if stays else pte & ~(PTE_HUGE | PTE_DIRTY)
+    for i in range(s.nr_huge):
+        set_pte(s, mm, pmd_first(s, page) + i, pte, head + i)
+
+
+@helper
+def map_by_pages(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """__split_huge_pmd_locked(): an entry for each page, alike, in place of that of the PMD.
+
+    The head's exclusive mark is now every page's (6c287605fd56, v5.19).  A migration entry counts
+    nothing.
+    """
+    pte = pte_of(s, mm, page)
     first = pmd_first(s, page)
     head, nr = int(s.pte_to[mm, first]), int(s.nr_huge)
     s.cost[COST_TLB_FLUSHES] += 1
-    if is_anon(s, head):
+    if pte & PTE_PRESENT and is_anon(s, head):
         page_ref_add(s, head, nr - 1)
         for i in range(nr):
             page_add_rmap(s, t, k, head + i, mm, first + i)
@@ -170,8 +243,7 @@ def huge_map(s: State, t: int, k: KernelRecord) -> int:
         pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
         if may_write(s, mm, page):
             pte |= PTE_WRITE
-        for i in range(s.nr_huge):
-            s.vma[mm, first + i] = int(s.vma[mm, first + i]) | VM_ANON_VMA
+        note_anon_vma(s, mm, page)
         set_pmd(s, mm, page, pte, new)
         folio_add_rmap_pmd(s, t, k, new, mm, first)
         set_exclusive(s, k, new)

@@ -9,9 +9,21 @@ from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.fault import abandon_new, map_new_anon
+from pageherd.machine.folio import (
+    alloc_frame,
+    has_flag,
+    hold_frame,
+    put_page,
+    set_exclusive,
+    set_flag,
+    unhold,
+)
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
+from pageherd.machine.lock import ptl_taken
+from pageherd.machine.pte import may_write, pte_of, pte_same, remember_pte
 from pageherd.machine.questions import HUGETLB_FORCE, HUGETLB_REUSE, MAKE_WRITABLE, REUSE_PAGE
+from pageherd.machine.rmap import page_remove_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     COST_TLB_FLUSHES,
@@ -23,20 +35,7 @@ from pageherd.machine.state import (
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_WRITE,
-    alloc_frame,
     ask,
-    has_flag,
-    hold_frame,
-    may_write,
-    page_remove_rmap,
-    pte_of,
-    pte_same,
-    ptl_taken,
-    put_page,
-    remember_pte,
-    set_exclusive,
-    set_flag,
-    unhold,
 )
 
 

@@ -6,12 +6,35 @@ is `t_new`, mapped at `t_other` of process `t_ref`.  ksmd holds both.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from pageherd.machine import steps
+from pageherd.machine.folio import (
+    alloc_frame,
+    clear_flag,
+    has_stable_node,
+    hold_frame,
+    is_anon,
+    is_exclusive,
+    is_ksm,
+    page_ref_add,
+    put_page,
+    set_flag,
+    unhold,
+)
 from pageherd.machine.huge import split_unless_covered
-from pageherd.machine.jit import KernelRecord, helper, step
-from pageherd.machine.layout import State
+from pageherd.machine.jit import KernelRecord, driver, helper, step
+from pageherd.machine.layout import State, States
+from pageherd.machine.lock import (
+    mmap_read_lock,
+    mmap_read_unlock,
+    mmap_write_lock,
+    mmap_write_unlock,
+    ptl_taken,
+    trylock_page,
+    unlock_page,
+)
+from pageherd.machine.pte import is_followed, pte_of, pte_same, remember_pte, set_pte
 from pageherd.machine.questions import (
     KSM_BREAKS,
     KSM_CHECKS,
@@ -21,6 +44,7 @@ from pageherd.machine.questions import (
     UNMAP_REFUSES,
     UNSHARE_FAULT,
 )
+from pageherd.machine.rmap import maps_here, page_add_rmap, page_remove_rmap
 from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
     BUSY,
@@ -38,9 +62,11 @@ from pageherd.machine.state import (
     PG_DIRTY,
     PG_EXCLUSIVE,
     PG_KSM,
+    PG_STABLE_NODE,
     PTE_DIRTY,
     PTE_MIGRATION,
     PTE_PRESENT,
+    PTE_SOFT_DIRTY,
     PTE_WRITE,
     SEGV,
     VM_ANON_VMA,
@@ -49,33 +75,9 @@ from pageherd.machine.state import (
     VM_MERGEABLE,
     VM_SHARED,
     ZERO_FRAME,
-    alloc_frame,
     ask,
-    clear_flag,
-    hold_frame,
-    is_anon,
-    is_exclusive,
-    is_ksm,
-    maps_here,
-    mmap_read_lock,
-    mmap_read_unlock,
-    mmap_write_lock,
-    mmap_write_unlock,
-    page_add_rmap,
-    page_ref_add,
-    page_remove_rmap,
-    pte_of,
-    pte_same,
-    ptl_taken,
-    put_page,
-    remember_pte,
-    set_flag,
-    set_pte,
-    try_to_free_swap,
-    trylock_page,
-    unhold,
-    unlock_page,
 )
+from pageherd.machine.swap import try_to_free_swap
 
 # t_value: what becomes of the page that ksmd is at
 UPGRADE: Final = 0  # it becomes a KSM page in place; the other one is next
@@ -97,10 +99,29 @@ def is_mergeable(s: State, mm: int, page: int) -> bool:
 
 @helper
 def mergeable_page(s: State, mm: int, page: int) -> int:
-    """get_mergeable_page(): a present anonymous page of a mergeable mapping, or NONE."""
+    """ksm_next_page_pmd_entry(): a present anonymous page of a mergeable mapping, or NONE."""
     frame = int(s.pte_to[mm, page])
     present = (pte_of(s, mm, page) & PTE_PRESENT) != 0 and is_anon(s, frame)
     return frame if present and is_mergeable(s, mm, page) else NONE
+
+
+@helper
+def is_found_again(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
+    """get_ksm_page() by its number, or get_mergeable_page() by its address in an unstable tree."""
+    return has_stable_node(s, int(s.pte_to[mm, page])) or is_followed(s, t, k, mm, page)
+
+
+@driver
+def find_mergeable(states: States, i: int, mm: int, page: int) -> int:
+    """The frame of a page of states[i] that ksmd would merge, or NONE."""
+    return mergeable_page(states[i], mm, page)
+
+
+@driver
+def find_again(states: States, i: int, kernels: Any, mm: int, page: int) -> int:
+    """The same for a page that ksmd has seen before, and would merge another one with."""
+    found = is_found_again(states[i], 0, kernels[0], mm, page)
+    return mergeable_page(states[i], mm, page) if found else NONE
 
 
 @helper
@@ -132,10 +153,17 @@ def ksm(s: State, t: int, k: KernelRecord) -> int:
     other = mergeable_page(s, int(s.t_ref[t]), int(s.t_other[t]))
     if frame == NONE or other == NONE:
         return steps.IDLE
+    if frame != other and has_stable_node(s, frame):
+        if has_stable_node(s, other):
+            return steps.IDLE
+        exchange(s, t)
+        frame, other = other, frame
+    if not is_found_again(s, t, k, int(s.t_ref[t]), int(s.t_other[t])):
+        return steps.IDLE
     if frame == other:  # a KSM page, or one that fork shares, which is left alone
         s.t_result[t] = OK if is_ksm(s, frame) else BUSY
         return steps.IDLE
-    if s.content[frame] != s.content[other] or (is_ksm(s, frame) and is_ksm(s, other)):
+    if s.content[frame] != s.content[other]:
         return steps.IDLE
     if not split_if_large(s, t, k, frame) or not split_if_large(s, t, k, other):
         return steps.IDLE
@@ -143,9 +171,7 @@ def ksm(s: State, t: int, k: KernelRecord) -> int:
     page_ref_add(s, other, 1)
     s.t_new[t] = other
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
-    if is_ksm(s, frame):
-        exchange(s, t)
-    s.t_value[t] = REPLACE if is_ksm(s, int(s.t_new[t])) else UPGRADE
+    s.t_value[t] = REPLACE if has_stable_node(s, other) else UPGRADE
     return steps.KSM_PROTECT
 
 
@@ -171,8 +197,12 @@ def ksm_zero(s: State, t: int, k: KernelRecord) -> int:
 def write_protect_page(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> bool:
     """write_protect_page(): read-only and clean; false, and nothing changed, if somebody holds it.
 
-    An entry that is both already, of a page without a mark, is taken without any test.
+    An entry that is both already, of a page without a mark, is taken without any test.  A KSM page
+    has no anon_vma, and is not found (page_address_in_vma): one that lost its partner before it got
+    a stable node is merged with nothing any more.
     """
+    if is_ksm(s, frame):
+        return False
     if not ask(s, t, k, KSM_CHECKS, frame):
         return True
     s.cost[COST_TLB_FLUSHES] += 1
@@ -225,7 +255,8 @@ def ksm_protect(s: State, t: int, k: KernelRecord) -> int:
 def ksm_replace(s: State, t: int, k: KernelRecord) -> int:
     """replace_page(): if the contents are equal still and nobody has changed the entry meanwhile.
 
-    From v6.6 on the entry of a zero page is dirty, so that unmerging finds it.
+    From v6.6 on the entry of a zero page is dirty, so that unmerging finds it; pte_mkdirty() sets
+    the soft-dirty bit, too.
     """
     mm, page, frame, kept = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t]), int(s.t_new[t])
     if ptl_taken(s, t, mm):
@@ -236,8 +267,9 @@ def ksm_replace(s: State, t: int, k: KernelRecord) -> int:
         page_ref_add(s, kept, 1)
         page_add_rmap(s, t, k, kept, mm, page)
         set_pte(s, mm, page, PTE_PRESENT, kept)
+        set_flag(s, kept, PG_STABLE_NODE)  # stable_tree_insert(), once both are merged
     else:
-        marked = PTE_DIRTY if ask(s, t, k, KSM_MARKS_ZERO, kept) else 0
+        marked = PTE_DIRTY | PTE_SOFT_DIRTY if ask(s, t, k, KSM_MARKS_ZERO, kept) else 0
         set_pte(s, mm, page, PTE_PRESENT | marked, kept)
     s.cost[COST_TLB_FLUSHES] += 1
     page_remove_rmap(s, t, k, frame, mm, page)
@@ -276,8 +308,9 @@ def unmerge(s: State, t: int, k: KernelRecord) -> int:
     s.t_result[t] = OK if int(s.vma[mm, page]) & VM_MAPPED else SEGV
     if is_mergeable(s, mm, page):
         return steps.KSM_BREAK
-    split_unless_covered(s, t, k, mm, page, page, page + 1)
-    s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_MERGEABLE
+    if int(s.vma[mm, page]) & VM_MERGEABLE:
+        split_unless_covered(s, t, k, mm, page, page, page + 1)
+        s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_MERGEABLE
     mmap_write_unlock(s, mm)
     return steps.IDLE
 
@@ -286,10 +319,24 @@ def unmerge(s: State, t: int, k: KernelRecord) -> int:
 def is_merged(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """break_ksm_pmd_entry(): a KSM page, one in migration too; from v6.6 a zero page of KSM."""
     pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if not is_followed(s, t, k, mm, page):
+        return False
     if pte & (PTE_PRESENT | PTE_MIGRATION) and is_ksm(s, frame):
         return True
     zero = pte & PTE_PRESENT and frame == ZERO_FRAME and pte & PTE_DIRTY
     return bool(zero != 0 and ask(s, t, k, KSM_MARKS_ZERO, frame))
+
+
+@helper
+def breaks(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
+    """Whether a page is to be made private: then `t_fault` says by what fault, `t_page` where."""
+    s.t_fault[t] = 0
+    if not is_mergeable(s, mm, page) or not is_merged(s, t, k, mm, page):
+        return False
+    unshare = ask(s, t, k, KSM_BREAKS, int(s.pte_to[mm, page])) == UNSHARE_FAULT
+    s.t_fault[t] = FAULT_BREAK_KSM | (FAULT_UNSHARE if unshare else FAULT_WRITE | FAULT_TOUCH)
+    s.t_page[t] = page
+    return True
 
 
 @step(steps.KSM_BREAK)
@@ -301,13 +348,17 @@ def ksm_break(s: State, t: int, k: KernelRecord) -> int:
         return steps.BLOCKED
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
-    s.t_fault[t] = 0
-    if is_mergeable(s, mm, page) and is_merged(s, t, k, mm, page):
-        unshare = ask(s, t, k, KSM_BREAKS, int(s.pte_to[mm, page])) == UNSHARE_FAULT
-        s.t_fault[t] = FAULT_BREAK_KSM | (FAULT_UNSHARE if unshare else FAULT_WRITE | FAULT_TOUCH)
+    if breaks(s, t, k, mm, page):
         s.t_return[t] = steps.KSM_BREAK
         return steps.FAULT
-    if unmerging:
+    return steps.KSM_BREAK_END
+
+
+@step(steps.KSM_BREAK_END)
+def ksm_break_end(s: State, t: int, k: KernelRecord) -> int:
+    """unmerge_ksm_pages() is over: VM_MERGEABLE goes, whether or not the fault has copied."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if s.mm_writer[mm] == t + 1:
         s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_MERGEABLE
         mmap_write_unlock(s, mm)
     mmap_read_unlock(s, t, mm)

@@ -94,8 +94,10 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("nr_frames", "i4"),
         ("nr_slots", "i4"),
         ("nr_huge", "i2"),
+        ("rest_pages", "i2"),  # what the last page of a large folio stands for; 0 or 1: for itself
         ("swap_kind", "u1"),
         ("swap_stable_writes", "u1"),
+        ("swap_in_pieces", "u1"),  # a swap file: no large folio lies there in one piece
         ("batch_limit", "u1"),
         ("moved", "u1"),
         ("free_head", index),
@@ -107,6 +109,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("mm_writer", "u1", per_mm),
         ("mm_readers", "u1", per_mm),
         ("mm_ptl", "u1", per_mm),
+        ("mm_uffd", "u1", per_mm),
         # mappings and page tables
         ("vma", "u2", per_page),
         ("pte", "u2", per_page),

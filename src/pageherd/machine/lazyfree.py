@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.folio import clear_flag, has_flag, is_anon, is_large, put_page, set_flag
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
+from pageherd.machine.lock import (
+    mmap_read_lock,
+    mmap_read_unlock,
+    ptl_taken,
+    trylock_page,
+    unlock_page,
+)
+from pageherd.machine.pte import pte_of, set_pte
 from pageherd.machine.questions import DROP_IT, KEEP_IT, LAZYFREE, PAGEOUT_SKIPS
+from pageherd.machine.rmap import page_remove_rmap
 from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
     COST_TLB_FLUSHES,
@@ -22,24 +32,8 @@ from pageherd.machine.state import (
     VM_LOCKED,
     VM_MAPPED,
     ask,
-    clear_flag,
-    free_swap_and_cache,
-    has_flag,
-    in_swap_cache,
-    is_anon,
-    is_large,
-    mmap_read_lock,
-    mmap_read_unlock,
-    page_remove_rmap,
-    pte_of,
-    ptl_taken,
-    put_page,
-    set_flag,
-    set_pte,
-    try_to_free_swap,
-    trylock_page,
-    unlock_page,
 )
+from pageherd.machine.swap import free_swap_and_cache, in_swap_cache, try_to_free_swap
 from pageherd.machine.watch import detach
 
 

@@ -1,29 +1,59 @@
-"""Migration of one page to another frame: move_pages() and compaction (migrate_pages).
+"""Migration of one folio to other frames: move_pages() and compaction (migrate_pages).
 
-`t_frame` is the old page, which the isolation holds, `t_new` the new one; both stay locked from
+`t_frame` is the old folio, which the isolation holds, `t_new` the new one; both stay locked from
 MIGRATE_LOCK to MIGRATE_END.  Meanwhile each mapping is a migration entry that names the old page:
-of the write kind (PTE_WRITE), readable-exclusive (PTE_SWP_EXCLUSIVE), or read.
+of the write kind (PTE_WRITE), readable-exclusive (PTE_SWP_EXCLUSIVE), or read.  That of a PMD is
+one for all its pages (PTE_HUGE).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from pageherd.machine import steps
-from pageherd.machine.jit import KernelRecord, helper, step
-from pageherd.machine.layout import State
-from pageherd.machine.lru import isolate_lru_page
+from pageherd.machine.folio import (
+    alloc_folio,
+    alloc_frame,
+    clear_flag,
+    compound_head,
+    folio_nr_pages,
+    has_flag,
+    is_anon,
+    is_exclusive,
+    is_large,
+    page_count,
+    page_ref_add,
+    put_page,
+    set_exclusive,
+    set_flag,
+    unhold,
+)
+from pageherd.machine.huge import set_pmd
+from pageherd.machine.jit import KernelRecord, driver, helper, step
+from pageherd.machine.layout import State, States
+from pageherd.machine.lock import locked_by_other, ptl_taken, trylock_page, unlock_page
+from pageherd.machine.lru import isolate_lru_page, lru_add_drain, lru_cache_add
+from pageherd.machine.pte import is_followed, may_write, pte_of, set_pte
 from pageherd.machine.questions import (
     MIGRATION_COPIES_FIRST,
     MIGRATION_DIRTY,
     MIGRATION_DRAINS,
     MIGRATION_EXCLUSIVE,
+    MIGRATION_SPLITS,
     MOVE_SKIPS,
     RMAP_STOPS,
     STILL_MAPPED,
     UNMAP_REFUSES,
 )
-from pageherd.machine.split import split_if_large
+from pageherd.machine.rmap import (
+    find_mapping,
+    folio_add_rmap_pmd,
+    folio_remove_rmap_pmd,
+    keeps_index,
+    page_add_rmap,
+    page_remove_rmap,
+)
+from pageherd.machine.split import dirty_again, split_if_large
 from pageherd.machine.state import (
     BUSY,
     COST_COPIES,
@@ -40,44 +70,23 @@ from pageherd.machine.state import (
     PG_ISOLATED,
     PG_KSM,
     PG_LAZYFREE,
+    PG_PARTIALLY_MAPPED,
+    PG_STABLE_NODE,
     PG_WRITEBACK,
     PTE_DIRTY,
+    PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_SWP_EXCLUSIVE,
+    PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
     VM_LOCKED,
     VM_MAPPED,
-    alloc_frame,
     ask,
-    clear_flag,
-    find_mapping,
-    has_flag,
-    in_swap_cache,
-    is_anon,
-    is_exclusive,
-    is_ksm,
-    keeps_index,
-    locked_by_other,
-    lru_add_drain,
-    lru_cache_add,
-    may_write,
-    page_add_rmap,
-    page_count,
-    page_ref_add,
-    page_remove_rmap,
-    pte_of,
-    ptl_taken,
-    put_page,
-    set_exclusive,
-    set_flag,
-    set_pte,
-    trylock_page,
-    unhold,
-    unlock_page,
 )
+from pageherd.machine.swap import in_swap_cache
 
 # t_other: who asks
 BY_MOVE_PAGES: Final = 1  # MIGRATE_SYNC: waits for write-back
@@ -92,11 +101,18 @@ WAS_MLOCKED: Final = 2
 
 @helper
 def isolate(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """isolate_lru_page(): not a page that waits in an LRU batch or is isolated already.
+    """isolate_lru_page(): not a folio that waits in an LRU batch or is isolated already.
 
-    A large folio is split, as when there is no free one to move it to, and the page goes alone.
+    Some kernels first split a folio of which not all is mapped; then the page goes alone here (the
+    kernel moves each of them).
     """
-    if frame == NONE or not split_if_large(s, t, k, frame) or not isolate_lru_page(s, t, frame):
+    if frame == NONE:
+        s.t_result[t] = BUSY
+        return steps.IDLE
+    head = compound_head(s, frame)
+    if has_flag(s, head, PG_PARTIALLY_MAPPED) and ask(s, t, k, MIGRATION_SPLITS, head):
+        head = frame if split_if_large(s, t, k, frame) else NONE
+    if head == NONE or not isolate_lru_page(s, t, head):
         s.t_result[t] = BUSY
         return steps.IDLE
     return steps.MIGRATE_LOCK
@@ -104,7 +120,11 @@ def isolate(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 @step(steps.MIGRATE)
 def migrate(s: State, t: int, k: KernelRecord) -> int:
-    """compact_zone(): drain this CPU's batch; isolate_migratepages_block() takes one page."""
+    """compact_zone() and others: drain this CPU's batch, isolate one folio.
+
+    Compaction leaves alone what is as large as a PMD's pages; memory hot-unplug does not, nor does
+    MPOL_MF_MOVE_ALL.
+    """
     lru_add_drain(s, int(s.t_cpu[t]))
     return isolate(s, t, k, int(s.t_frame[t]))
 
@@ -121,11 +141,19 @@ def move(s: State, t: int, k: KernelRecord) -> int:
     if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
         s.t_result[t] = SEGV
         return steps.IDLE
-    if (pte & PTE_PRESENT) == 0 or not is_anon(s, frame) or ask(s, t, k, MOVE_SKIPS, frame):
+    present = (pte & PTE_PRESENT) != 0 and is_followed(s, t, k, mm, page)
+    if not present or not is_anon(s, frame) or ask(s, t, k, MOVE_SKIPS, frame):
         s.t_result[t] = BUSY  # ENOENT, EFAULT, EACCES in the page's status
         return steps.IDLE
     s.t_other[t] = BY_MOVE_PAGES
     return isolate(s, t, k, frame)
+
+
+@driver
+def is_found(states: States, i: int, kernels: Any, mm: int, page: int) -> bool:
+    """Whether follow_page() finds a page there: it does not look into the swap cache."""
+    s = states[i]
+    return bool(pte_of(s, mm, page) & PTE_PRESENT and is_followed(s, 0, kernels[0], mm, page))
 
 
 @step(steps.MIGRATE_LOCK)
@@ -138,7 +166,9 @@ def migrate_lock(s: State, t: int, k: KernelRecord) -> int:
     if locked_by_other(s, t, frame):
         return steps.BLOCKED
     trylock_page(s, t, frame)
-    s.t_new[t] = alloc_frame(s)
+    s.t_new[t] = alloc_folio(s, s.frame_order[frame]) if is_large(s, frame) else alloc_frame(s)
+    if s.t_new[t] == NONE:
+        return steps.IDLE  # the alarm is raised
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
     trylock_page(s, t, int(s.t_new[t]))
     if has_flag(s, frame, PG_WRITEBACK):
@@ -155,7 +185,7 @@ def migrate_lock(s: State, t: int, k: KernelRecord) -> int:
 @helper
 def migration_entry(s: State, t: int, k: KernelRecord, pte: int, frame: int) -> int:
     """make_writable_migration_entry() and its relatives: what the entry remembers."""
-    entry = PTE_MIGRATION | (pte & (PTE_SOFT_DIRTY | PTE_WRITE))
+    entry = PTE_MIGRATION | (pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP | PTE_WRITE))
     if (pte & PTE_WRITE) == 0 and is_exclusive(s, frame):
         if ask(s, t, k, MIGRATION_EXCLUSIVE, frame):
             entry |= PTE_SWP_EXCLUSIVE
@@ -170,46 +200,53 @@ def migrate_unmap(s: State, t: int, k: KernelRecord) -> int:
 
     Until v5.13 it is try_to_unmap_one() with TTU_MIGRATION.  Locked memory migrates like any other.
     """
-    frame, pages = int(s.t_frame[t]), int(s.nr_pages)
-    found = find_mapping(s, frame, int(s.t_value[t]) // pages, int(s.t_value[t]) % pages)
+    folio, pages = int(s.t_frame[t]), int(s.nr_pages)
+    found = find_mapping(s, folio, int(s.t_value[t]) // pages, int(s.t_value[t]) % pages)
     if found == NONE:
         return steps.MIGRATE_CHECK
     mm, page = found // pages, found % pages
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
-    s.t_value[t] = found + 1
-    pte = pte_of(s, mm, page)
+    pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    s.t_value[t] = found + (folio_nr_pages(s, folio) if pte & PTE_HUGE else 1)
     if pte & PTE_DIRTY:
         set_flag(s, frame, PG_DIRTY)
     if ask(s, t, k, UNMAP_REFUSES, frame):
         return steps.MIGRATE_CHECK  # the entry is put back, the walk ends here
     locked = WAS_MLOCKED if int(s.vma[mm, page]) & VM_LOCKED else 0
     s.t_seq[t] = int(s.t_seq[t]) | WAS_MAPPED | locked
-    set_pte(s, mm, page, migration_entry(s, t, k, pte, frame), frame)
+    entry = migration_entry(s, t, k, pte, frame)
     clear_flag(s, frame, PG_EXCLUSIVE)
     s.cost[COST_TLB_FLUSHES] += 1
-    page_remove_rmap(s, t, k, frame, mm, page)
-    put_page(s, frame)
-    return steps.MIGRATE_CHECK if ask(s, t, k, RMAP_STOPS, frame) else steps.MIGRATE_UNMAP
+    if pte & PTE_HUGE:  # set_pmd_migration_entry()
+        set_pmd(s, mm, page, entry, frame)
+        folio_remove_rmap_pmd(s, t, k, frame, mm, page)
+    else:
+        set_pte(s, mm, page, entry, frame)
+        page_remove_rmap(s, t, k, frame, mm, page)
+    put_page(s, folio)
+    return steps.MIGRATE_CHECK if ask(s, t, k, RMAP_STOPS, folio) else steps.MIGRATE_UNMAP
 
 
 @helper
 def find_migration_entry(s: State, frame: int, seen: int) -> int:
-    """The first migration entry that names `frame`, as mm * nr_pages + page; NONE without one.
+    """The first migration entry of the folio at `frame`, as mm * nr_pages + page; NONE without one.
 
     What was looked at before (`seen`) is looked at again, since fork may have left an entry there;
     the kernel's walk meets children last and pays for each process once.
     """
+    nr = folio_nr_pages(s, frame)
     for mm in range(s.nr_mms):
         if s.mm_state[mm] != LIVE:
             continue
         first, last = 0, int(s.nr_pages)
         if keeps_index(s, frame):
             first = int(s.frame_index[frame])
-            last = first + 1
+            last = min(last, first + nr)
         for page in range(first, last):
             s.cost[COST_RMAP_STEPS] += int(mm * int(s.nr_pages) + page >= seen)
-            if int(s.pte[mm, page]) & PTE_MIGRATION and s.pte_to[mm, page] == frame:
+            named = frame <= s.pte_to[mm, page] < frame + nr
+            if int(s.pte[mm, page]) & PTE_MIGRATION and named:
                 return mm * int(s.nr_pages) + page
     return NONE
 
@@ -228,16 +265,23 @@ def migrate_restore(s: State, t: int, k: KernelRecord) -> int:
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
     s.t_value[t] = max(int(s.t_value[t]), found + 1)
-    frame = int(s.t_new[t]) if s.t_result[t] == OK else old
+    frame = int(s.pte_to[mm, page])
+    if s.t_result[t] == OK:
+        frame += int(s.t_new[t]) - old
     entry = pte_of(s, mm, page)
-    pte = PTE_PRESENT | (entry & (PTE_SOFT_DIRTY | PTE_DIRTY))
+    kept = dirty_again(s, t, k, entry, frame) & (PTE_SOFT_DIRTY | PTE_UFFD_WP | PTE_DIRTY)
+    pte = PTE_PRESENT | kept
     if entry & PTE_WRITE and may_write(s, mm, page):
         pte |= PTE_WRITE
     if entry & (PTE_WRITE | PTE_SWP_EXCLUSIVE) and ask(s, t, k, MIGRATION_EXCLUSIVE, frame):
         set_exclusive(s, k, frame)
     page_ref_add(s, frame, 1)
-    page_add_rmap(s, t, k, frame, mm, page)
-    set_pte(s, mm, page, pte, frame)
+    if entry & PTE_HUGE:  # remove_migration_pmd()
+        folio_add_rmap_pmd(s, t, k, frame, mm, page)
+        set_pmd(s, mm, page, pte, frame)
+    else:
+        page_add_rmap(s, t, k, frame, mm, page)
+        set_pte(s, mm, page, pte, frame)
     return steps.MIGRATE_RESTORE
 
 
@@ -247,27 +291,31 @@ def migrate_restore(s: State, t: int, k: KernelRecord) -> int:
 @helper
 def take_over(s: State, old: int, new: int) -> None:
     """migrate_page_move_mapping(), migrate_page_states(): index, swap cache, dirty flag."""
-    s.frame_index[new] = s.frame_index[old]
-    s.frame_family[new] = s.frame_family[old]
-    if is_ksm(s, old):
-        set_flag(s, new, PG_KSM)  # ksm_migrate_page(): the stable node names the new page
+    nr = folio_nr_pages(s, old)
+    for i in range(nr):
+        s.frame_index[new + i] = s.frame_index[old + i]
+        s.frame_family[new + i] = s.frame_family[old + i]
+    ksm = int(s.page_flags[old]) & (PG_KSM | PG_STABLE_NODE)
+    set_flag(s, new, ksm)  # ksm_migrate_page(): the stable node names the new page
     if has_flag(s, old, PG_LAZYFREE):
         set_flag(s, new, PG_LAZYFREE)
     if has_flag(s, old, PG_DIRTY):
         clear_flag(s, old, PG_DIRTY)
         set_flag(s, new, PG_DIRTY)
     if in_swap_cache(s, old):
-        s.slot_frame[int(s.frame_slot[old]) - 1] = new + 1
-        s.frame_slot[new] = s.frame_slot[old]
-        s.frame_slot[old] = 0
-        page_ref_add(s, new, 1)
-        page_ref_add(s, old, -1)
+        for i in range(nr):
+            s.slot_frame[int(s.frame_slot[old + i]) - 1] = new + i + 1
+            s.frame_slot[new + i] = s.frame_slot[old + i]
+            s.frame_slot[old + i] = 0
+        page_ref_add(s, new, nr)
+        page_ref_add(s, old, -nr)
 
 
 @helper
 def held_by_others(s: State, frame: int) -> bool:
     """expected_page_refs(): anybody but the isolation and the swap cache?"""
-    return page_count(s, frame) != 1 + int(in_swap_cache(s, frame))
+    cached = folio_nr_pages(s, frame) if in_swap_cache(s, frame) else 0
+    return page_count(s, frame) != 1 + cached
 
 
 @helper
@@ -299,8 +347,11 @@ def migrate_copy(s: State, t: int, k: KernelRecord) -> int:
     The new page enters the LRU list; a batch holds it unless it is drained.
     """
     old, new = int(s.t_frame[t]), int(s.t_new[t])
-    s.content[new] = s.content[old]
-    s.cost[COST_COPIES] += 1
+    for i in range(folio_nr_pages(s, old)):
+        s.content[new + i] = s.content[old + i]
+        s.cost[COST_COPIES] += 1
+    if has_flag(s, old, PG_PARTIALLY_MAPPED) and ask(s, t, k, MIGRATION_SPLITS, old):
+        set_flag(s, new, PG_PARTIALLY_MAPPED)  # deferred_split_folio()
     if ask(s, t, k, MIGRATION_COPIES_FIRST, old):
         if in_swap_cache(s, old) and held_by_others(s, old):
             return fail(s, t)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, step
 from pageherd.machine.layout import State
+from pageherd.machine.pte import pte_of
 from pageherd.machine.state import (
     ABSENT,
     PRESENT,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SWAP,
+    PTE_UFFD_WP,
     SWAPPED,
     ZERO_FRAME,
     ZEROED,
-    pte_of,
 )
 
 
@@ -22,11 +23,11 @@ from pageherd.machine.state import (
 def pagemap(s: State, t: int, k: KernelRecord) -> int:
     """/proc/PID/pagemap bits 62 and 63; PAGEMAP_SCAN tells the zero page apart (6.7+).
 
-    A migration entry reads as swapped.
+    A migration entry reads as swapped, and so does a marker of userfaultfd.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     pte = pte_of(s, mm, page)
-    if pte & (PTE_SWAP | PTE_MIGRATION):
+    if pte & (PTE_SWAP | PTE_MIGRATION) or pte == PTE_UFFD_WP:
         s.t_result[t] = SWAPPED
     elif (pte & PTE_PRESENT) == 0:
         s.t_result[t] = ABSENT
@@ -34,4 +35,12 @@ def pagemap(s: State, t: int, k: KernelRecord) -> int:
         s.t_result[t] = ZEROED
     else:
         s.t_result[t] = PRESENT
+    return steps.IDLE
+
+
+@step(steps.PAGEMAP_WP)
+def pagemap_wp(s: State, t: int, k: KernelRecord) -> int:
+    """/proc/PID/pagemap, bit 57 (fb8e37f35a2f, v5.14); before that the same bit of the entry."""
+    pte = pte_of(s, int(s.t_mm[t]), int(s.t_page[t]))
+    s.t_result[t] = int((pte & PTE_UFFD_WP) != 0)
     return steps.IDLE

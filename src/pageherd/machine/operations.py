@@ -20,10 +20,15 @@ from pageherd.machine.state import (
     FAULT_TOUCH,
     FAULT_WRITE,
     FOLL_GET,
+    UFFD_EVENT_FORK,
+    UFFD_EVENT_REMAP,
+    UFFD_WP_ASYNC,
+    UFFD_WP_UNPOPULATED,
     VM_DONTCOPY,
     VM_HUGEPAGE,
     VM_LOCKED,
     VM_MERGEABLE,
+    VM_NOHUGEPAGE,
     VM_READ,
     VM_WIPEONFORK,
     VM_WRITE,
@@ -186,10 +191,17 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "ksm_zero": _on_page(steps.KSM_ZERO),
         "pageout": lambda o: replace(_on_page(steps.PAGEOUT)(o), then=steps.PAGEOUT),
         "move": _on_page(steps.MOVE),
-        "hugepage": _madvise(VM_HUGEPAGE),
-        "nohugepage": _madvise(0, VM_HUGEPAGE),
+        "hugepage": _madvise(VM_HUGEPAGE, VM_NOHUGEPAGE),
+        "nohugepage": _madvise(VM_NOHUGEPAGE, VM_HUGEPAGE),
         "collapse": _on_page(steps.COLLAPSE),
         "split": _on_page(steps.SPLIT),
+        "userfaultfd": _on_page(steps.USERFAULTFD),
+        "uffd_register": _on_page(steps.UFFD_REGISTER),
+        "uffd_protect": lambda o: replace(_on_page(steps.UFFD_PROTECT)(o), value=1),
+        "uffd_unprotect": _on_page(steps.UFFD_PROTECT),
+        "uffd_copy": _on_page(steps.UFFD_COPY),
+        "uffd_move": _on_page(steps.UFFD_MOVE),
+        "pagemap_wp": _on_page(steps.PAGEMAP_WP),
         "fork": _on_page(steps.FORK_START),
         "vmsplice": _take(questions.FLAGS_VMSPLICE),
         "send_zerocopy": _take(questions.FLAGS_SEND_ZEROCOPY),
@@ -213,6 +225,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "ptrace_poke": _remote(questions.FLAGS_PTRACE_POKE),
         "reclaim": _on_page(steps.RECLAIM_ISOLATE),
         "migrate": _on_page(steps.MIGRATE),
+        "numa_hint": _on_page(steps.NUMA_HINT),
         "writeback": _on_page(steps.WRITEBACK_END),
         "drain": lambda o: Operation(steps.DRAIN, value=o.value),
         "swapoff": lambda o: Operation(steps.SWAPOFF),
@@ -220,6 +233,21 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
 )
 
 PROTECTIONS: Final = MappingProxyType({"none": 0, "r": VM_READ, "rw": VM_READ | VM_WRITE})
+
+
+FEATURES: Final = MappingProxyType(
+    {
+        "event-fork": UFFD_EVENT_FORK,
+        "event-remap": UFFD_EVENT_REMAP,
+        "wp-unpopulated": UFFD_WP_UNPOPULATED,
+        "wp-async": UFFD_WP_ASYNC,
+    }
+)
+
+
+def features_from_words(words: tuple[str, ...]) -> int:
+    """UFFD_FEATURE_ bits from words such as `event-fork`."""
+    return sum(FEATURES[word] for word in words)
 
 
 def flags_from_words(words: tuple[str, ...]) -> int:

@@ -12,10 +12,12 @@ from pageherd.machine import (
     lazyfree,
     lru,
     migrate,
+    numa,
     observe,
     reclaim,
     reference,
     swapin,
+    userfaultfd,
     vma,
     zap,
 )
@@ -23,5 +25,5 @@ from pageherd.machine import (
 PATHS = (
     *(access, fault, file, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
-    *(migrate, ksm, lazyfree),
+    *(migrate, ksm, lazyfree, userfaultfd, numa),
 )

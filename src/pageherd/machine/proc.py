@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pageherd.machine.folio import is_free, page_count
 from pageherd.machine.jit import KernelRecord, driver, helper, invoke_rule
 from pageherd.machine.layout import State, States
 from pageherd.machine.questions import COUNT_ONE, COUNT_PAGE
-from pageherd.machine.state import (
-    LIVE,
-    PG_FILE,
-    PG_HUGETLB,
-    ZERO_FRAME,
-    is_free,
-    maps_here,
-    page_count,
-)
+from pageherd.machine.rmap import maps_here
+from pageherd.machine.state import LIVE, PG_FILE, PG_HUGETLB, ZERO_FRAME
 
 COUNT: Final = 0
 """/proc/kpagecount, and the count behind smaps and numa_maps."""

@@ -13,6 +13,8 @@ from typing import Final
 
 # what a write fault does with the page it hit (REUSE)
 COPY: Final = 0
+DIRTY_PMDS: Final = 1  # of MIGRATION_SOFT_DIRTY
+DIRTY_ALL: Final = 2
 REUSE_PAGE: Final = 1
 WAIT_FOR_LOCK: Final = 2
 # what a write fault does with a huge page: as with a page, or (HUGE_REUSE)
@@ -127,7 +129,25 @@ SWAPIN_WHOLE: Final = 74
 COLLAPSE_REFUSES: Final = 75
 HUGETLB_DOFORK: Final = 76
 COUNT_ONE: Final = 77
-NR_QUESTIONS: Final = 78
+PMD_SPLIT_DIRTY: Final = 78
+SPLIT_ZEROS: Final = 79
+SWAPIN_TAIL_COPIES: Final = 80
+MPROTECT_SOFT_DIRTY: Final = 81
+MIGRATION_SPLITS: Final = 82
+MIGRATION_SOFT_DIRTY: Final = 83
+ZAP_FREES_TABLE: Final = 84
+UFFD_KNOWS: Final = 85
+UFFD_FORK_CLEARS: Final = 86
+UFFD_FORK_COPIES: Final = 87
+UFFD_MREMAP_CLEARS: Final = 88
+UFFD_UPGRADES: Final = 89
+SWAPOFF_KEEPS_BITS: Final = 90
+NUMA_SKIPS: Final = 91
+NUMA_SAVES_WRITE: Final = 92
+NUMA_GUP_FAULTS: Final = 93
+SWAPOUT_ZEROS: Final = 94
+FOLLOW_INACCESSIBLE: Final = 95
+NR_QUESTIONS: Final = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,4 +333,66 @@ QUESTIONS: Final = (
     Question(COLLAPSE_REFUSES, "does collapse refuse pages of which none is writable?", _YES_NO),
     Question(HUGETLB_DOFORK, "may MADV_DOFORK undo MADV_DONTFORK of hugetlb pages?", _YES_NO),
     Question(COUNT_ONE, "is user space told that this page is mapped once?", _YES_NO),
+    Question(PMD_SPLIT_DIRTY, "are the entries of a split PMD dirty, as it was?", _YES_NO),
+    Question(SPLIT_ZEROS, "does splitting a folio put the zero page for pages of zeros?", _YES_NO),
+    Question(
+        SWAPIN_TAIL_COPIES,
+        "does swap-in copy a page of a cached folio that is not its first?",
+        _YES_NO,
+    ),
+    Question(
+        MPROTECT_SOFT_DIRTY,
+        "does mprotect() make dirty pages of a folio soft-dirty, if it changes several at once?",
+        _YES_NO,
+    ),
+    Question(
+        MIGRATION_SPLITS,
+        "does migration split a partly mapped folio, and queue one that it unmapped in pieces?",
+        _YES_NO,
+    ),
+    Question(
+        MIGRATION_SOFT_DIRTY,
+        "does a dirty migration entry come back soft-dirty?",
+        ("no", "that of a PMD", "yes"),
+    ),
+    Question(
+        ZAP_FREES_TABLE,
+        "does MADV_DONTNEED of all that a page table maps free the table?",
+        _YES_NO,
+    ),
+    Question(UFFD_KNOWS, "what a userfaultfd can do: the UFFD_ bits of the machine", ()),
+    Question(UFFD_FORK_CLEARS, "does fork clear the uffd-wp bit in the child's entry?", _YES_NO),
+    Question(
+        UFFD_FORK_COPIES,
+        "does fork copy the entries of a mapping whose writes the child tracks, whatever they are?",
+        _YES_NO,
+    ),
+    Question(
+        UFFD_MREMAP_CLEARS,
+        "does mremap clear the uffd-wp bits when the mapping leaves its userfaultfd?",
+        _YES_NO,
+    ),
+    Question(
+        UFFD_UPGRADES,
+        "does lifting a write protection map the page writable, if it may be?",
+        _YES_NO,
+    ),
+    Question(
+        SWAPOFF_KEEPS_BITS,
+        "does swapoff keep the soft-dirty and uffd-wp bits of an entry?",
+        _YES_NO,
+    ),
+    Question(NUMA_SKIPS, "does NUMA balancing skip this page as shared or held?", _YES_NO),
+    Question(
+        NUMA_SAVES_WRITE,
+        "does an entry that waits for a NUMA hinting fault remember that it was writable?",
+        _YES_NO,
+    ),
+    Question(NUMA_GUP_FAULTS, "does GUP take a NUMA hinting fault first?", _YES_NO),
+    Question(SWAPOUT_ZEROS, "is a folio of zeros noted instead of written to swap?", _YES_NO),
+    Question(
+        FOLLOW_INACCESSIBLE,
+        "do KSM and move_pages() find a page of memory that may not be accessed?",
+        _YES_NO,
+    ),
 )

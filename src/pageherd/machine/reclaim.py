@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.huge import pmd_first, split_huge_pmd
+from pageherd.machine.folio import (
+    alloc_frame,
+    clear_flag,
+    compound_head,
+    folio_nr_pages,
+    has_flag,
+    is_anon,
+    is_exclusive,
+    is_ksm,
+    is_large,
+    page_count,
+    page_ref_add,
+    put_page,
+    set_exclusive,
+    set_flag,
+    unhold,
+)
+from pageherd.machine.huge import pmd_first, same_vma, split_huge_pmd
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.ksm import is_strange, join_family, private_copy
 from pageherd.machine.layout import State
 from pageherd.machine.lazyfree import drop_lazyfree
-from pageherd.machine.lru import isolate_lru_page
+from pageherd.machine.lock import ptl_taken, trylock_page, unlock_page
+from pageherd.machine.lru import isolate_lru_page, lru_add_drain, lru_cache_add
+from pageherd.machine.pte import pte_of, set_pte
 from pageherd.machine.questions import (
     PAGEOUT_SKIPS,
     PAGEOUT_SPLITS,
@@ -16,9 +35,12 @@ from pageherd.machine.questions import (
     RMAP_STOPS,
     STILL_MAPPED,
     SWAP_EXCLUSIVE,
+    SWAPOFF_KEEPS_BITS,
     SWAPOUT_SPLITS,
+    SWAPOUT_ZEROS,
     UNMAP_REFUSES,
 )
+from pageherd.machine.rmap import find_mapping, maps_here, page_add_rmap, page_remove_rmap
 from pageherd.machine.split import can_split_folio, split_folio, split_if_large
 from pageherd.machine.state import (
     BUSY,
@@ -40,6 +62,7 @@ from pageherd.machine.state import (
     PTE_SOFT_DIRTY,
     PTE_SWAP,
     PTE_SWP_EXCLUSIVE,
+    PTE_UFFD_WP,
     SEGV,
     SWAP_NONE,
     SWAP_SLOW,
@@ -47,39 +70,15 @@ from pageherd.machine.state import (
     VM_HUGETLB,
     VM_LOCKED,
     VM_MAPPED,
-    add_to_swap_cache,
-    alloc_frame,
-    alloc_slots,
     ask,
-    clear_flag,
-    compound_head,
+)
+from pageherd.machine.swap import (
+    add_to_swap_cache,
+    alloc_slots,
     delete_from_swap_cache,
-    find_mapping,
-    folio_nr_pages,
-    has_flag,
     in_swap_cache,
-    is_anon,
-    is_exclusive,
-    is_ksm,
-    is_large,
-    lru_add_drain,
-    lru_cache_add,
-    maps_here,
-    page_add_rmap,
-    page_count,
-    page_ref_add,
-    page_remove_rmap,
-    pte_of,
-    ptl_taken,
-    put_page,
-    set_exclusive,
-    set_flag,
-    set_pte,
     swap_count_add,
     try_to_free_swap,
-    trylock_page,
-    unhold,
-    unlock_page,
 )
 
 
@@ -92,12 +91,18 @@ def pageout(s: State, t: int, k: KernelRecord) -> int:
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if page >= s.t_end[t]:
+        for each in range(s.t_first[t], s.t_end[t]):
+            if (int(s.vma[mm, each]) & VM_MAPPED) == 0:
+                s.t_result[t] = SEGV  # ENOMEM, once the rest is done
         return steps.IDLE
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
     s.t_result[t] = OK
     vma = int(s.vma[mm, page])
-    if (vma & VM_MAPPED) == 0 or vma & (VM_LOCKED | VM_HUGETLB):  # can_madv_lru_vma()
+    if (vma & VM_MAPPED) == 0:
+        s.t_page[t] = page + 1
+        return steps.PAGEOUT
+    if vma & (VM_LOCKED | VM_HUGETLB):  # can_madv_lru_vma()
         s.t_result[t] = SEGV
         return steps.IDLE
     lru_add_drain(s, int(s.t_cpu[t]))
@@ -105,14 +110,17 @@ def pageout(s: State, t: int, k: KernelRecord) -> int:
     s.t_page[t] = page + 1
     if (pte & PTE_PRESENT) == 0 or not is_anon(s, frame):
         return steps.PAGEOUT
-    if ask(s, t, k, PAGEOUT_SKIPS, frame):
-        if pte & PTE_HUGE:
-            s.t_page[t] = pmd_first(s, page) + int(s.nr_huge)
+    splits = is_large(s, frame) and (pte & PTE_HUGE) == 0 and ask(s, t, k, PAGEOUT_SPLITS, frame)
+    # "break": nothing more of this page table, where a large folio must be split and cannot be
+    after = pmd_first(s, page) + int(s.nr_huge) if splits or pte & PTE_HUGE else page + 1
+    judged = compound_head(s, frame) if pte & PTE_HUGE else frame  # pmd_page()
+    if ask(s, t, k, PAGEOUT_SKIPS, judged):
+        s.t_page[t] = after
         return steps.PAGEOUT
     if is_large(s, frame):
         whole = pages_of_folio(s, mm, page, int(s.t_end[t]), frame)
-        if whole == 0 or (pte & PTE_HUGE == 0 and ask(s, t, k, PAGEOUT_SPLITS, frame)):
-            s.t_page[t] = page if split_if_large(s, t, k, frame) else page + 1
+        if whole == 0 or splits:
+            s.t_page[t] = page if split_if_large(s, t, k, frame) else after
             return steps.PAGEOUT
         s.t_page[t] = page + whole
     s.t_frame[t] = compound_head(s, frame)
@@ -121,12 +129,12 @@ def pageout(s: State, t: int, k: KernelRecord) -> int:
 
 @helper
 def pages_of_folio(s: State, mm: int, page: int, end: int, frame: int) -> int:
-    """folio_pte_batch(): the folio's size if the range maps all of it in order, else 0."""
+    """folio_pte_batch(): the folio's size if one VMA of the range maps all in order, else 0."""
     nr = folio_nr_pages(s, frame)
     if frame != compound_head(s, frame) or page + nr > end:
         return 0
     for i in range(nr):
-        if not maps_here(s, mm, page + i, frame + i):
+        if not same_vma(s, mm, page, page + i) or not maps_here(s, mm, page + i, frame + i):
             return 0
     return nr
 
@@ -168,13 +176,23 @@ def reclaim_lock(s: State, t: int, k: KernelRecord) -> int:
     return steps.RECLAIM_SWAP
 
 
+@helper
+def split_to_list(s: State, t: int, k: KernelRecord, head: int) -> bool:
+    """split_folio_to_list(): the first page goes on, MADV_PAGEOUT has the others, too."""
+    nr = folio_nr_pages(s, head)
+    if not split_folio(s, t, k, head, 1):
+        return False
+    if s.t_return[t] == steps.PAGEOUT:
+        s.t_page[t] = int(s.t_page[t]) - (nr - 1)
+    return True
+
+
 @step(steps.RECLAIM_SWAP)
 def reclaim_swap(s: State, t: int, k: KernelRecord) -> int:
     """add_to_swap(): slots and the swap cache, unless the page is pinned or swap is full.
 
     A large folio that has references of others could not be split, so it stays.  One that is
-    mapped in part is split first, as is one for which there are not enough slots in a row; the
-    first page goes on, the others are back on their list.
+    mapped in part is split first, as is one for which there are not enough slots in a row.
     """
     frame = int(s.t_frame[t])
     if not in_swap_cache(s, frame) and not has_flag(s, frame, PG_LAZYFREE):
@@ -183,10 +201,10 @@ def reclaim_swap(s: State, t: int, k: KernelRecord) -> int:
         if is_large(s, frame):
             if not can_split_folio(s, t, k, frame, 1):
                 return steps.RECLAIM_PUTBACK
-            if ask(s, t, k, SWAPOUT_SPLITS, frame) and not split_folio(s, t, k, frame, 1):
+            if ask(s, t, k, SWAPOUT_SPLITS, frame) and not split_to_list(s, t, k, frame):
                 return steps.RECLAIM_PUTBACK
         slot = alloc_slots(s, folio_nr_pages(s, frame))
-        if slot == NONE and is_large(s, frame) and split_folio(s, t, k, frame, 1):
+        if slot == NONE and is_large(s, frame) and split_to_list(s, t, k, frame):
             slot = alloc_slots(s, 1)
         if slot == NONE:
             s.t_result[t] = FULL
@@ -226,7 +244,7 @@ def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
     if ask(s, t, k, UNMAP_REFUSES, frame):
         return steps.RECLAIM_CHECK  # the entry is put back, the walk ends here
     slot = int(s.frame_slot[frame]) - 1
-    entry = PTE_SWAP | (pte & PTE_SOFT_DIRTY)
+    entry = PTE_SWAP | (pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
     if is_exclusive(s, frame) and ask(s, t, k, SWAP_EXCLUSIVE, frame):
         entry |= PTE_SWP_EXCLUSIVE
     clear_flag(s, frame, PG_EXCLUSIVE)
@@ -248,11 +266,21 @@ def reclaim_check(s: State, t: int, k: KernelRecord) -> int:
     return steps.RECLAIM_WRITE
 
 
+@helper
+def is_zero_filled(s: State, head: int) -> bool:
+    """is_folio_zero_filled()."""
+    for frame in range(head, head + folio_nr_pages(s, head)):
+        if s.content[frame] != 0:
+            return False
+    return True
+
+
 @step(steps.RECLAIM_WRITE)
 def reclaim_write(s: State, t: int, k: KernelRecord) -> int:
     """pageout(): a dirty page is written to its slot; a synchronous device is done at once.
 
     Not one that somebody else holds too (is_page_cache_freeable()): it could not be freed anyway.
+    Zeros that need not be written are done at once, too; of a small page nothing would show it.
     """
     frame = int(s.t_frame[t])
     s.t_result[t] = OK
@@ -265,7 +293,8 @@ def reclaim_write(s: State, t: int, k: KernelRecord) -> int:
     clear_flag(s, frame, PG_DIRTY)
     for each in range(frame, frame + nr):
         s.slot_content[int(s.frame_slot[each]) - 1] = s.content[each]
-    if s.swap_kind == SWAP_ZRAM:
+    zeros = is_large(s, frame) and is_zero_filled(s, frame)
+    if s.swap_kind == SWAP_ZRAM or (zeros and ask(s, t, k, SWAPOUT_ZEROS, frame)):
         return steps.RECLAIM_REMOVE
     if s.swap_kind == SWAP_SLOW:
         set_flag(s, frame, PG_WRITEBACK)
@@ -316,12 +345,18 @@ def writeback_end(s: State, t: int, k: KernelRecord) -> int:
 
 @helper
 def unuse_pte(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> None:
-    """unuse_pte(): map the page read-only; an exclusive entry makes an exclusive page."""
+    """unuse_pte(): map the page read-only; an exclusive entry makes an exclusive page.
+
+    Some kernels forget what else the entry said.
+    """
     pte = pte_of(s, mm, page)
     if pte & PTE_SWP_EXCLUSIVE:
         set_exclusive(s, k, frame)
     page_add_rmap(s, t, k, frame, mm, page)
-    set_pte(s, mm, page, PTE_PRESENT | (pte & PTE_SOFT_DIRTY), frame)
+    kept = pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    if kept and not ask(s, t, k, SWAPOFF_KEEPS_BITS, frame):
+        kept = 0
+    set_pte(s, mm, page, PTE_PRESENT | kept, frame)
 
 
 @step(steps.SWAPOFF)
@@ -364,6 +399,7 @@ def swapoff(s: State, t: int, k: KernelRecord) -> int:
     if is_strange(s, mm, page, frame, slot):
         put_page(s, frame)
         frame = private_copy(s, t, frame)
+        set_exclusive(s, k, frame)  # page_add_new_anon_rmap()
         lru_cache_add(s, t, frame)
     join_family(s, mm, frame, slot)
     unuse_pte(s, t, k, mm, page, frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.folio import free_if_unused, is_free, page_pin_add, page_ref_add, set_flag
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.questions import IO_URING_DIRTIES, NO, ZERO_PIN
@@ -19,11 +20,6 @@ from pageherd.machine.state import (
     SEGV,
     ZERO_FRAME,
     ask,
-    free_if_unused,
-    is_free,
-    page_pin_add,
-    page_ref_add,
-    set_flag,
 )
 from pageherd.machine.watch import ALIVE, attached_page, breach, is_get_write, note_store
 

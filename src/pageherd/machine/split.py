@@ -3,10 +3,45 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.huge import pmd_first, set_pmd, split_huge_pmd
+from pageherd.machine.folio import (
+    alloc_folio,
+    clear_flag,
+    compound_head,
+    folio_nr_pages,
+    free_if_unused,
+    has_flag,
+    is_anon,
+    is_large,
+    page_count,
+    page_ref_add,
+    put_page,
+    set_exclusive,
+    set_flag,
+)
+from pageherd.machine.huge import map_by_pages, one_vma, pmd_first, set_pmd
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.questions import COLLAPSE_REFUSES, COUNT_FOLIO, UNMAP_REFUSES
+from pageherd.machine.lock import (
+    locked_by_other,
+    mmap_read_lock,
+    mmap_read_unlock,
+    mmap_write_lock,
+    mmap_write_unlock,
+    ptl_taken,
+)
+from pageherd.machine.lru import lru_add_drain, lru_cache_add
+from pageherd.machine.pte import may_write, pte_of, set_pte
+from pageherd.machine.questions import (
+    COLLAPSE_REFUSES,
+    COUNT_FOLIO,
+    DIRTY_ALL,
+    DIRTY_PMDS,
+    MIGRATION_DIRTY,
+    MIGRATION_SOFT_DIRTY,
+    SPLIT_ZEROS,
+    UNMAP_REFUSES,
+)
+from pageherd.machine.rmap import find_mapping, folio_add_rmap_pmd, page_add_rmap, page_remove_rmap
 from pageherd.machine.state import (
     BUSY,
     COST_COPIES,
@@ -23,41 +58,19 @@ from pageherd.machine.state import (
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
+    PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
     VM_ANON_VMA,
     VM_FILE,
+    VM_LOCKED,
     VM_MAPPED,
+    VM_NOHUGEPAGE,
     VM_PTE_TABLE,
-    alloc_folio,
+    ZERO_FRAME,
     ask,
-    clear_flag,
-    compound_head,
-    find_mapping,
-    folio_add_rmap_pmd,
-    folio_nr_pages,
-    free_if_unused,
-    has_flag,
-    in_swap_cache,
-    is_anon,
-    is_large,
-    locked_by_other,
-    lru_add_drain,
-    lru_cache_add,
-    may_write,
-    mmap_write_lock,
-    mmap_write_unlock,
-    page_add_rmap,
-    page_count,
-    page_ref_add,
-    page_remove_rmap,
-    pte_of,
-    ptl_taken,
-    put_page,
-    set_exclusive,
-    set_flag,
-    set_pte,
 )
+from pageherd.machine.swap import in_swap_cache
 
 
 @helper
@@ -84,7 +97,8 @@ def split_folio(s: State, t: int, k: KernelRecord, head: int, held: int) -> bool
     """split_huge_page(), folio lock and anon_vma lock held; `held` references are the caller's.
 
     They stay with the first page.  Entries become migration entries and come back, which nobody can
-    see meanwhile: faults wait for the folio lock.  A page that nothing maps is free afterwards.
+    see meanwhile: faults wait for the folio lock (`through_migration` says what they keep).
+    A page that nothing maps is free afterwards.
     """
     if not can_split_folio(s, t, k, head, held) or has_flag(s, head, PG_WRITEBACK):
         return False
@@ -93,15 +107,63 @@ def split_folio(s: State, t: int, k: KernelRecord, head: int, held: int) -> bool
     nr, pages = folio_nr_pages(s, head), int(s.nr_pages)
     at = find_mapping(s, head, 0, 0)
     while at != NONE:
-        split_huge_pmd(s, t, k, at // pages, at % pages)
+        mm, page = at // pages, at % pages
+        if pte_of(s, mm, page) & PTE_HUGE:
+            map_by_pages(s, t, k, mm, page)
+        if pte_of(s, mm, page) & PTE_DIRTY:
+            set_flag(s, head, PG_DIRTY)
         at = find_mapping(s, head, (at + 1) // pages, (at + 1) % pages)
     if s.alarm != 0:
         return False
     dissolve(s, t, k, head, nr)
+    for frame in range(head, head + nr):
+        if ask(s, t, k, SPLIT_ZEROS, frame):
+            map_zero_page(s, t, k, frame)
+        through_migration(s, t, k, frame)
     s.refcount[head] = int(s.refcount[head]) + held
     for frame in range(head, head + nr):
         free_if_unused(s, frame)
     return True
+
+
+@helper
+def through_migration(s: State, t: int, k: KernelRecord, frame: int) -> None:
+    """remap_page(): the dirty bits of entries that were migration entries meanwhile."""
+    pages = int(s.nr_pages)
+    at = find_mapping(s, frame, 0, 0)
+    while at != NONE:
+        mm, page = at // pages, at % pages
+        pte = pte_of(s, mm, page)
+        if pte & PTE_DIRTY:
+            kept = dirty_again(s, t, k, pte, frame)
+            s.pte[mm, page] = kept if ask(s, t, k, MIGRATION_DIRTY, frame) else pte & ~PTE_DIRTY
+        at = find_mapping(s, frame, (at + 1) // pages, (at + 1) % pages)
+
+
+@helper
+def dirty_again(s: State, t: int, k: KernelRecord, pte: int, frame: int) -> int:
+    """remove_migration_pte(), remove_migration_pmd(): x86's pte_mkdirty() sets two bits."""
+    soft = ask(s, t, k, MIGRATION_SOFT_DIRTY, frame) if pte & PTE_DIRTY else 0
+    if soft == DIRTY_ALL or (soft == DIRTY_PMDS and (pte & PTE_HUGE) != 0):
+        return pte | PTE_SOFT_DIRTY
+    return pte
+
+
+@helper
+def map_zero_page(s: State, t: int, k: KernelRecord, frame: int) -> None:
+    """try_to_map_unused_to_zeropage(): the zero page for a page of zeros, but in locked memory."""
+    if s.content[frame] != 0:
+        return
+    pages = int(s.nr_pages)
+    at = find_mapping(s, frame, 0, 0)
+    while at != NONE:
+        mm, page = at // pages, at % pages
+        if (int(s.vma[mm, page]) & VM_LOCKED) == 0:
+            kept = pte_of(s, mm, page) & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+            page_remove_rmap(s, t, k, frame, mm, page)
+            page_ref_add(s, frame, -1)
+            set_pte(s, mm, page, PTE_PRESENT | kept, ZERO_FRAME)
+        at = find_mapping(s, frame, (at + 1) // pages, (at + 1) % pages)
 
 
 @helper
@@ -153,10 +215,11 @@ def split_if_large(s: State, t: int, k: KernelRecord, frame: int) -> bool:
 
 @step(steps.SPLIT)
 def split(s: State, t: int, k: KernelRecord) -> int:
-    """split_huge_pages, the deferred split shrinker."""
+    """split_huge_pages_pid(): the folio that a page is mapped to, not what it is swapped out to."""
     frame = int(s.t_frame[t])
     s.t_result[t] = BUSY
-    if frame != NONE and is_large(s, frame) and split_if_large(s, t, k, frame):
+    mapped = (pte_of(s, int(s.t_mm[t]), int(s.t_page[t])) & PTE_PRESENT) != 0
+    if mapped and frame != NONE and is_large(s, frame) and split_if_large(s, t, k, frame):
         s.t_result[t] = OK
     return steps.IDLE
 
@@ -165,19 +228,25 @@ def split(s: State, t: int, k: KernelRecord) -> int:
 
 
 @helper
+def may_be_huge(s: State, mm: int, page: int) -> bool:
+    """thp_vma_allowable_order(): one VMA of anonymous memory that does not refuse huge pages."""
+    vma = int(s.vma[mm, page])
+    if (vma & VM_MAPPED) == 0 or vma & (VM_FILE | VM_NOHUGEPAGE):
+        return False
+    return one_vma(s, mm, page)
+
+
+@helper
 def scan_refuses(s: State, t: int, k: KernelRecord, mm: int, first: int) -> int:
-    """hpage_collapse_scan_pmd(): why these pages cannot be collapsed (BUSY, SEGV), or OK."""
-    vma = int(s.vma[mm, first]) & ~(VM_ANON_VMA | VM_PTE_TABLE)
-    if (vma & VM_MAPPED) == 0 or vma & VM_FILE:
-        return SEGV
+    """hpage_collapse_scan_pmd(): BUSY if these pages cannot be collapsed, or OK."""
     any_page, any_write = False, False
     for page in range(first, first + int(s.nr_huge)):
         pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
-        if int(s.vma[mm, page]) & ~(VM_ANON_VMA | VM_PTE_TABLE) != vma:
-            return SEGV
+        if pte & PTE_UFFD_WP:
+            return BUSY  # SCAN_PTE_UFFD_WP
         any_write = any_write or (pte & PTE_WRITE) != 0
         if pte & PTE_SWAP:
-            return BUSY
+            any_page = True  # it is swapped in before anything is collapsed
         if pte & PTE_PRESENT and is_anon(s, frame):
             any_page = True
             if not has_flag(s, frame, PG_LRU) or locked_by_other(s, t, frame):
@@ -195,20 +264,35 @@ def collapse(s: State, t: int, k: KernelRecord) -> int:
     """collapse_huge_page(): mmap_lock and anon_vma for writing, so it is one step for everyone.
 
     Each page is copied into one new folio, mapped by one entry; pages shared with other processes
-    are theirs alone afterwards.  Swapped pages are left to the caller.
+    are theirs alone afterwards.  Swapped pages are swapped in first, if the others can be collapsed
+    (__collapse_huge_page_swapin()), and then all are looked at again.
     """
     if s.nr_huge <= 1:
         s.t_result[t] = SEGV  # EINVAL: no huge page fits
         return steps.IDLE
     mm, first = int(s.t_mm[t]), pmd_first(s, int(s.t_page[t]))
+    mmap_read_unlock(s, t, mm)
     if not mmap_write_lock(s, t, mm) or ptl_taken(s, t, mm):
         return steps.BLOCKED
     lru_add_drain(s, int(s.t_cpu[t]))
     mmap_write_unlock(s, mm)
-    if pte_of(s, mm, first) & PTE_HUGE and is_anon(s, int(s.pte_to[mm, first])):
+    if not may_be_huge(s, mm, first):
+        s.t_result[t] = SEGV  # EINVAL
+        return steps.IDLE
+    huge = PTE_HUGE | PTE_PRESENT
+    if pte_of(s, mm, first) & huge == huge:  # SCAN_PMD_MAPPED; the huge zero page will do
         s.t_result[t] = OK
         return steps.IDLE
     s.t_result[t] = scan_refuses(s, t, k, mm, first)
+    swapped = first
+    while swapped < first + int(s.nr_huge) and (pte_of(s, mm, swapped) & PTE_SWAP) == 0:
+        swapped += 1
+    if s.t_result[t] == OK and swapped < first + int(s.nr_huge):
+        if not mmap_read_lock(s, t, mm):
+            return steps.BLOCKED
+        s.t_page[t] = swapped
+        s.t_return[t] = steps.COLLAPSE
+        return steps.FAULT
     if s.t_result[t] == OK:
         collapse_pages(s, t, k, mm, first)
     return steps.IDLE

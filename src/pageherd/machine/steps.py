@@ -82,6 +82,7 @@ RELEASE: Final = 56
 DRAIN: Final = 57
 # observe.py
 PAGEMAP: Final = 58
+PAGEMAP_WP: Final = 79
 # file.py: do_fault, and the calls that read and write a file
 FILE_FAULT: Final = 80
 FILE_COPY: Final = 81
@@ -112,6 +113,7 @@ KSM_REPLACE: Final = 72
 KSM_END: Final = 73
 UNMERGE: Final = 74
 KSM_BREAK: Final = 75
+KSM_BREAK_END: Final = 78
 SWAPIN_COPY: Final = 76
 # lazyfree.py: MADV_FREE
 FREE: Final = 77
@@ -125,5 +127,13 @@ HUGE_WP_WAIT: Final = 94
 # split.py: split_huge_page, collapse_huge_page
 SPLIT: Final = 95
 COLLAPSE: Final = 96
+# userfaultfd.py: userfaultfd(2) and its ioctls
+USERFAULTFD: Final = 97
+UFFD_REGISTER: Final = 98
+UFFD_PROTECT: Final = 99
+UFFD_COPY: Final = 100
+UFFD_MOVE: Final = 101
+# numa.py: change_prot_numa
+NUMA_HINT: Final = 102
 
 NR_STEPS: Final = 120

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.cow import do_wp_page
+from pageherd.machine.folio import (
+    alloc_frame,
+    compound_head,
+    folio_nr_pages,
+    hold_frame,
+    is_ksm,
+    is_large,
+    page_ref_add,
+    put_page,
+    set_exclusive,
+    unhold,
+)
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.ksm import is_strange, join_family, private_copy
 from pageherd.machine.layout import State
+from pageherd.machine.lock import locked_by_other, ptl_taken, trylock_page, unlock_page
+from pageherd.machine.lru import lru_add_drain, lru_cache_add
+from pageherd.machine.pte import may_write, pte_of, pte_same, set_pte
 from pageherd.machine.questions import (
     DROP_AFTER,
     DROP_BEFORE,
@@ -19,8 +34,10 @@ from pageherd.machine.questions import (
     SWAPIN,
     SWAPIN_DROP,
     SWAPIN_READ_MAPS_WRITABLE,
+    SWAPIN_TAIL_COPIES,
     SWAPIN_WHOLE,
 )
+from pageherd.machine.rmap import page_add_rmap
 from pageherd.machine.state import (
     BYPASSED,
     FAULT_WRITE,
@@ -29,34 +46,17 @@ from pageherd.machine.state import (
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
+    PTE_UFFD_WP,
     PTE_WRITE,
     SWAP_ZRAM,
     VM_LOCKED,
-    add_to_swap_cache,
-    alloc_frame,
     ask,
-    folio_nr_pages,
-    hold_frame,
+)
+from pageherd.machine.swap import (
+    add_to_swap_cache,
     in_swap_cache,
-    is_ksm,
-    is_large,
-    locked_by_other,
-    lru_add_drain,
-    lru_cache_add,
-    may_write,
-    page_add_rmap,
-    page_ref_add,
-    pte_of,
-    pte_same,
-    ptl_taken,
-    put_page,
-    set_exclusive,
-    set_pte,
     swap_count_add,
     try_to_free_swap,
-    trylock_page,
-    unhold,
-    unlock_page,
     was_bypassed,
 )
 
@@ -119,14 +119,19 @@ def swapin_lock(s: State, t: int, k: KernelRecord) -> int:
     trylock_page(s, t, frame)
     if s.frame_slot[frame] != s.t_pte_to[t] + 1:
         return give_up(s, t)
-    if is_strange(s, int(s.t_mm[t]), int(s.t_page[t]), frame, int(s.t_pte_to[t])):
+    tail = is_large(s, frame) and compound_head(s, frame) != frame
+    strange = is_strange(s, int(s.t_mm[t]), int(s.t_page[t]), frame, int(s.t_pte_to[t]))
+    if strange or (tail and ask(s, t, k, SWAPIN_TAIL_COPIES, frame)):
         return steps.SWAPIN_COPY
     return steps.SWAPIN_MAP
 
 
 @step(steps.SWAPIN_COPY)
 def swapin_copy(s: State, t: int, k: KernelRecord) -> int:
-    """do_swap_page(), ksm_might_need_to_copy(): the page belongs to others by now."""
+    """do_swap_page(), ksm_might_need_to_copy(): the page belongs to others by now, or seems to.
+
+    A page of a folio that is not its first has no index, which some kernels take for another one.
+    """
     frame = int(s.t_frame[t])
     new = private_copy(s, t, frame)
     trylock_page(s, t, new)
@@ -177,13 +182,14 @@ def swapin_map(s: State, t: int, k: KernelRecord) -> int:
     if drop & DROP_BEFORE:
         try_to_free_swap(s, frame)
     answer = MAP_READ_ONLY if is_ksm(s, frame) else ask(s, t, k, SWAPIN, frame)
-    pte = PTE_PRESENT | (pte_of(s, mm, page) & PTE_SOFT_DIRTY)
-    if write and answer & MAP_WRITABLE and may_write(s, mm, page):
+    pte = PTE_PRESENT | (pte_of(s, mm, page) & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+    writable = may_write(s, mm, page) and (pte & PTE_UFFD_WP) == 0
+    if write and answer & MAP_WRITABLE and writable:
         pte |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
     if answer & MAP_EXCLUSIVE:
         for i in range(nr):
             set_exclusive(s, k, frame - before + i)
-        if not write and may_write(s, mm, page) and ask(s, t, k, SWAPIN_READ_MAPS_WRITABLE, frame):
+        if not write and writable and ask(s, t, k, SWAPIN_READ_MAPS_WRITABLE, frame):
             pte |= PTE_WRITE
     join_family(s, mm, frame, slot)
     page_ref_add(s, frame, nr - 1)

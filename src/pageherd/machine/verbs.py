@@ -25,12 +25,13 @@ class Kind(Enum):
     NUMBER = "number"  # a small decimal number
     VALUE = "value"  # `= 0xff`, the value stored
     FLAGS = "flags"  # zero or more of write, force, longterm, fast
+    FEATURES = "features"  # zero or more of event-fork, event-remap, ...
 
 
 class Result(Enum):
     """What `name = verb ...` binds the name to."""
 
-    STATUS = "status"  # ok, fault, busy or full; the name may be left out
+    STATUS = "status"  # ok, fault, busy, full or notified; the name may be left out
     VALUE = "value"  # the value read
     STATE = "state"  # absent, zero, present or swapped
     REFERENCE = "reference"  # a reference or pin; the name may not be left out
@@ -128,6 +129,14 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("clear_soft_dirty", (), Result.STATUS, "echo 4 > /proc/self/clear_refs"),
     Verb("move", _PAGE, Result.STATUS, "move_pages(MPOL_MF_MOVE) of one page to another node"),
     Verb("pagemap", _PAGE, Result.STATE, "/proc/self/pagemap: present, swapped or neither"),
+    # userfaultfd
+    Verb("userfaultfd", (Kind.FEATURES,), Result.STATUS, "userfaultfd(), UFFDIO_API"),
+    Verb("uffd_register", _PAGE, Result.STATUS, "UFFDIO_REGISTER to track writes, 5.7 and later"),
+    Verb("uffd_protect", _PAGE, Result.STATUS, "UFFDIO_WRITEPROTECT, 5.7 and later"),
+    Verb("uffd_unprotect", _PAGE, Result.STATUS, "UFFDIO_WRITEPROTECT without its mode WP"),
+    Verb("uffd_copy", (Kind.PAGE, Kind.VALUE), Result.STATUS, "UFFDIO_COPY"),
+    Verb("uffd_move", (Kind.PAGE, Kind.PAGE), Result.STATUS, "UFFDIO_MOVE, 6.8 and later"),
+    Verb("pagemap_wp", _PAGE, Result.VALUE, "/proc/self/pagemap, bit 57: 1 for a protected page"),
     # processes
     Verb("fork", (Kind.PROCESS,), Result.STATUS, "fork()"),
     Verb("exit", (), Result.STATUS, "_exit()"),
@@ -162,6 +171,13 @@ VERBS: Mapping[str, Verb] = _table(
     # kernel daemons and choices
     Verb("reclaim", (Kind.FRAME,), Result.STATUS, "kswapd: one pass over one page", _KERNEL),
     Verb("migrate", (Kind.FRAME,), Result.STATUS, "compaction moves one page", _KERNEL),
+    Verb(
+        "numa_hint",
+        (Kind.REMOTE,),
+        Result.STATUS,
+        "NUMA balancing wants to know of the next access",
+        _KERNEL,
+    ),
     Verb("ksm", (Kind.REMOTE, Kind.REMOTE), Result.STATUS, "ksmd merges two pages", _KERNEL),
     Verb("ksm_zero", (Kind.REMOTE,), Result.STATUS, "ksmd merges one, use_zero_pages", _KERNEL),
     Verb("writeback", (Kind.FRAME,), Result.STATUS, "swap write-back finishes", _KERNEL),
@@ -172,6 +188,8 @@ VERBS: Mapping[str, Verb] = _table(
 
 FILE_VERBS = ("mmap_file", "mmap_shared", "read_file", "write_file")
 FLAG_WORDS = ("write", "force", "longterm", "fast")
+FEATURE_WORDS = ("event-fork", "event-remap", "wp-unpopulated", "wp-async")
+LISTS = {Kind.FLAGS: FLAG_WORDS, Kind.FEATURES: FEATURE_WORDS}  # zero or more of these words
 PROT_WORDS = ("none", "r", "rw")
-STATUS_WORDS = ("ok", "fault", "busy", "full")
+STATUS_WORDS = ("ok", "fault", "busy", "full", "notified")
 STATE_WORDS = ("absent", "zero", "present", "swapped")

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.huge import covers_pmd, split_huge_pmd, split_unless_covered
+from pageherd.machine.folio import compound_head, is_large, stands_for_many
+from pageherd.machine.huge import covers_pmd, same_vma, split_huge_pmd, split_unless_covered
 from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.ksm import breaks
 from pageherd.machine.layout import State
+from pageherd.machine.lock import mmap_write_lock, mmap_write_unlock, ptl_taken
+from pageherd.machine.pte import (
+    is_hugetlb,
+    is_shared,
+    marked_page,
+    may_write,
+    pte_of,
+    set_pte,
+    wants_no_notice,
+)
 from pageherd.machine.questions import (
     HUGETLB_DOFORK,
     MIGRATION_EXCLUSIVE,
+    MPROTECT_SOFT_DIRTY,
     MPROTECT_UPGRADE,
     MREMAP_UNMAPS_FIRST,
     SOFT_DIRTY_SKIPS,
+    UFFD_MREMAP_CLEARS,
 )
 from pageherd.machine.state import (
     COST_TLB_FLUSHES,
     FAULT_TOUCH,
     FAULT_WRITE,
     OK,
+    PTE_DIRTY,
     PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
+    PTE_PROTNONE,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
     PTE_SWP_EXCLUSIVE,
+    PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
+    UFFD_EVENT_REMAP,
     VM_DONTCOPY,
     VM_FILE,
     VM_HUGETLB,
@@ -35,19 +53,10 @@ from pageherd.machine.state import (
     VM_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
+    VM_UFFD_WP,
     VM_WIPEONFORK,
     VM_WRITE,
     ask,
-    is_hugetlb,
-    is_shared,
-    marked_page,
-    may_write,
-    mmap_write_lock,
-    mmap_write_unlock,
-    pte_of,
-    ptl_taken,
-    set_pte,
-    wants_no_notice,
 )
 from pageherd.machine.watch import move_attached
 from pageherd.machine.zap import TAKE_OVER
@@ -80,11 +89,47 @@ def may_upgrade(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
 
 @helper
 def range_mapped(s: State, t: int, mm: int) -> bool:
-    """Whether all pages that the call names are mapped; the call stops at the first that is not."""
+    """Whether all pages that the call names are mapped."""
     for page in range(s.t_first[t], s.t_end[t]):
         if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
             return False
     return True
+
+
+@helper
+def mark_batch_soft_dirty(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """modify_prot_start_ptes(): pte_mkdirty() makes a row of entries of one folio soft-dirty.
+
+    Of the dirty bits that of the first entry does not count.
+    """
+    pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if (pte & PTE_PRESENT) == 0 or (pte & PTE_HUGE) != 0 or not is_large(s, frame):
+        return
+    alike = PTE_WRITE | PTE_SOFT_DIRTY
+    dirty = (pte & PTE_DIRTY) != 0 and stands_for_many(s, frame)
+    last = page
+    while last + 1 < s.t_end[t] and compound_head(s, frame) == compound_head(
+        s, int(s.pte_to[mm, last + 1])
+    ):
+        other = pte_of(s, mm, last + 1)
+        same = int(s.pte_to[mm, last + 1]) == frame + last + 1 - page
+        same = same and same_vma(s, mm, page, last + 1)
+        if not same or (other & PTE_PRESENT) == 0 or ((other ^ pte) & alike) != 0:
+            break
+        dirty = dirty or (other & PTE_DIRTY) != 0
+        last += 1
+    if dirty and ask(s, t, k, MPROTECT_SOFT_DIRTY, frame):
+        for each in range(page, last + 1):
+            s.pte[mm, each] = pte_of(s, mm, each) | PTE_SOFT_DIRTY
+
+
+@helper
+def readable_migration_entry(s: State, t: int, k: KernelRecord, pte: int) -> int:
+    """make_readable_migration_entry(): some kernels keep in mind that the page was exclusive."""
+    if (pte & PTE_WRITE) == 0:
+        return pte
+    kept = PTE_SWP_EXCLUSIVE if ask(s, t, k, MIGRATION_EXCLUSIVE, 0) else 0
+    return (pte & ~PTE_WRITE) | kept
 
 
 @helper
@@ -94,18 +139,18 @@ def change_protection(s: State, t: int, k: KernelRecord, mm: int, page: int, wan
     if (vma & (VM_READ | VM_WRITE)) == wanted:
         return
     split_unless_covered(s, t, k, mm, page, int(s.t_first[t]), int(s.t_end[t]))
+    mark_batch_soft_dirty(s, t, k, mm, page)
     s.t_page[t] = page  # whose entry the rule looks at
     s.vma[mm, page] = (int(s.vma[mm, page]) & ~(VM_READ | VM_WRITE)) | wanted
     pte = pte_of(s, mm, page)
     if pte & PTE_PRESENT:
-        pte &= ~PTE_WRITE
+        pte &= ~(PTE_WRITE | PTE_PROTNONE)
         s.pte[mm, page] = pte
         s.cost[COST_TLB_FLUSHES] += 1
         if may_upgrade(s, t, k, mm, page):
             s.pte[mm, page] = pte | PTE_WRITE
-    elif pte & PTE_MIGRATION and pte & PTE_WRITE:
-        kept = PTE_SWP_EXCLUSIVE if ask(s, t, k, MIGRATION_EXCLUSIVE, 0) else 0
-        s.pte[mm, page] = (pte & ~PTE_WRITE) | kept
+    elif pte & PTE_MIGRATION:
+        s.pte[mm, page] = readable_migration_entry(s, t, k, pte)
 
 
 @step(steps.MPROTECT)
@@ -121,9 +166,10 @@ def mprotect(s: State, t: int, k: KernelRecord) -> int:
     vma, wanted = int(s.vma[mm, first]), int(s.t_value[t])
     mapped = range_mapped(s, t, mm)
     s.t_result[t] = OK if mapped else SEGV  # ENOMEM
-    if mapped:
-        for page in range(first, s.t_end[t]):
-            change_protection(s, t, k, mm, page, wanted)
+    for page in range(first, s.t_end[t]):
+        if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
+            break  # ENOMEM, but what is before is changed
+        change_protection(s, t, k, mm, page, wanted)
     mmap_write_unlock(s, mm)
     locked = vma & (VM_LOCKED | VM_WRITE | VM_SHARED) == VM_LOCKED
     if locked and mapped and wanted & VM_WRITE:
@@ -165,14 +211,26 @@ def mremap_fail(s: State, t: int, k: KernelRecord) -> int:
 
 
 @helper
-def move_entry(s: State, mm: int, page: int, to: int) -> None:
+def leave_userfaultfd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """mremap_userfaultfd_prep(): it is not asked to follow.  Some kernels clear the entry's bit."""
+    tracked = (int(s.vma[mm, page]) & VM_UFFD_WP) != 0
+    if not tracked or int(s.mm_uffd[mm]) & UFFD_EVENT_REMAP:
+        return
+    s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_UFFD_WP
+    if pte_of(s, mm, page) & PTE_UFFD_WP and ask(s, t, k, UFFD_MREMAP_CLEARS, 0):
+        s.pte[mm, page] = pte_of(s, mm, page) & ~PTE_UFFD_WP
+
+
+@helper
+def move_entry(s: State, t: int, k: KernelRecord, mm: int, page: int, to: int) -> None:
     """move_ptes(): the entry moves, marked soft-dirty."""
+    leave_userfaultfd(s, t, k, mm, page)
     s.vma[mm, to] = int(s.vma[mm, page]) & ~VM_PTE_TABLE
     s.vma[mm, page] = 0
     s.vma_file[mm, to] = s.vma_file[mm, page]
     s.vma_file[mm, page] = 0
     pte = pte_of(s, mm, page)
-    if pte:
+    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION):
         pte |= PTE_SOFT_DIRTY
     set_pte(s, mm, to, pte, int(s.pte_to[mm, page]))
     set_pte(s, mm, page, 0, 0)
@@ -185,17 +243,24 @@ def move_entry(s: State, mm: int, page: int, to: int) -> None:
 
 @step(steps.MREMAP_MOVE)
 def mremap_move(s: State, t: int, k: KernelRecord) -> int:
-    """move_page_tables(): pages keep their index for rmap; a PMD entry moves to a PMD's place."""
+    """move_page_tables(): pages keep their index for rmap; a PMD entry moves to a PMD's place.
+
+    KSM pages are made private before (move_vma(), ksm_madvise()).
+    """
     mm, first, end = int(s.t_mm[t]), int(s.t_first[t]), int(s.t_end[t])
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
+    for page in range(first, end):
+        if breaks(s, t, k, mm, page):
+            s.t_return[t] = steps.MREMAP_MOVE
+            return steps.FAULT
     to = int(s.t_other[t]) - (end - first)
     for i in range(end - first):
         if pte_of(s, mm, first + i) & PTE_HUGE:
             same_place = (to - first) % int(s.nr_huge) == 0
             if not (same_place and covers_pmd(s, first + i, first, end)):
                 split_huge_pmd(s, t, k, mm, first + i)
-        move_entry(s, mm, first + i, to + i)
+        move_entry(s, t, k, mm, first + i, to + i)
     s.moved = 1
     s.cost[COST_TLB_FLUSHES] += 1
     mmap_write_unlock(s, mm)
@@ -220,8 +285,8 @@ def madvise(s: State, t: int, k: KernelRecord) -> int:
     """madvise() of advice that only changes VMA flags: set t_value's low half, clear its high.
 
     mlock() goes on to populate the page (`t_return`), by a write where a private mapping allows it.
-    It does not lock hugetlb pages, which nothing can take away.  A VMA that ends inside a PMD's
-    pages splits the entry (vma_adjust_trans_huge()).
+    It does not lock hugetlb pages, which nothing can take away.  A VMA that is to end inside a
+    PMD's pages splits the entry (vma_adjust_trans_huge()); advice that is taken already does not.
     """
     mm, first, end = int(s.t_mm[t]), int(s.t_first[t]), int(s.t_end[t])
     if not mmap_write_lock(s, t, mm):
@@ -230,13 +295,21 @@ def madvise(s: State, t: int, k: KernelRecord) -> int:
     vma = int(s.vma[mm, first])
     if vma & VM_HUGETLB:
         advice &= ~VM_LOCKED
-    mapped = range_mapped(s, t, mm) and takes_advice(s, t, k, vma, advice)
+    takes = takes_advice(s, t, k, vma, advice)
+    mapped = range_mapped(s, t, mm) and takes
     if not may_write(s, mm, first) or is_shared(s, mm, first):
         s.t_fault[t] = FAULT_TOUCH
-    if mapped:
+    if takes:
         for page in range(first, end):
-            split_unless_covered(s, t, k, mm, page, first, end)
-            s.vma[mm, page] = (int(s.vma[mm, page]) | (advice & 0xFFFF)) & ~(advice >> 16)
+            before = int(s.vma[mm, page])
+            if (before & VM_MAPPED) == 0:  # ENOMEM, of madvise() once all the others are done
+                if advice & VM_LOCKED:
+                    break
+                continue
+            after = (before | (advice & 0xFFFF)) & ~(advice >> 16)
+            if after != before:
+                split_unless_covered(s, t, k, mm, page, first, end)
+                s.vma[mm, page] = after | (int(s.vma[mm, page]) & VM_PTE_TABLE)
     s.t_result[t] = OK if mapped else SEGV
     mmap_write_unlock(s, mm)
     return int(s.t_return[t]) if mapped else steps.IDLE

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from pageherd.machine.folio import has_flag
 from pageherd.machine.jit import helper
 from pageherd.machine.layout import State
+from pageherd.machine.rmap import keeps_index
 from pageherd.machine.state import (
     FOLL_GET,
     FOLL_LONGTERM,
@@ -26,8 +28,6 @@ from pageherd.machine.state import (
     REF_FORKED,
     REF_SHARED,
     ZERO_FRAME,
-    has_flag,
-    keeps_index,
 )
 
 PRIVATE: Final = 0

@@ -8,10 +8,21 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
-from pageherd.machine.huge import split_unless_covered
+from pageherd.machine.folio import put_page, unhold
+from pageherd.machine.huge import free_pte_tables, split_unless_covered
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.questions import HUGETLB_DONTNEED, ZAP_DRAINS
+from pageherd.machine.lock import (
+    mmap_read_lock,
+    mmap_read_unlock,
+    mmap_write_lock,
+    mmap_write_unlock,
+    ptl_taken,
+)
+from pageherd.machine.lru import lru_add_drain
+from pageherd.machine.pte import is_hugetlb, pte_of, set_pte, untouched_value
+from pageherd.machine.questions import HUGETLB_DONTNEED, ZAP_DRAINS, ZAP_FREES_TABLE
+from pageherd.machine.rmap import folio_remove_rmap_pmd, page_remove_rmap
 from pageherd.machine.state import (
     COST_TLB_FLUSHES,
     DEAD,
@@ -25,23 +36,8 @@ from pageherd.machine.state import (
     VM_MAPPED,
     ZERO_FRAME,
     ask,
-    folio_remove_rmap_pmd,
-    free_swap_and_cache,
-    free_swap_cache,
-    is_hugetlb,
-    lru_add_drain,
-    mmap_read_lock,
-    mmap_read_unlock,
-    mmap_write_lock,
-    mmap_write_unlock,
-    page_remove_rmap,
-    pte_of,
-    ptl_taken,
-    put_page,
-    set_pte,
-    unhold,
-    untouched_value,
 )
+from pageherd.machine.swap import free_swap_and_cache, free_swap_cache
 from pageherd.machine.watch import detach
 
 # t_value: what comes after the range is empty
@@ -53,8 +49,7 @@ TAKE_OVER: Final = 2  # the caller goes on with mmap_lock held
 @helper
 def may_discard(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """can_madv_lru_vma(), madvise_dontneed_free_valid_vma(): not locked memory, or hugetlb."""
-    vma = int(s.vma[mm, page])
-    if (vma & VM_MAPPED) == 0 or vma & VM_LOCKED:
+    if int(s.vma[mm, page]) & VM_LOCKED:
         return False
     return not is_hugetlb(s, mm, page) or ask(s, t, k, HUGETLB_DONTNEED, 0) != 0
 
@@ -73,12 +68,13 @@ def empty(s: State, t: int, mm: int, page: int) -> None:
 
 @helper
 def zap_huge_pmd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
-    """zap_huge_pmd(): the whole entry goes; a huge zero page leaves nothing to put."""
+    """zap_huge_pmd(): the whole entry goes; zero page and migration entry leave nothing to put."""
     head, nr = int(s.pte_to[mm, page]), int(s.nr_huge)
+    present = (pte_of(s, mm, page) & PTE_PRESENT) != 0
     for each in range(page, page + nr):
         empty(s, t, mm, each)
     s.t_page[t] = page + nr - 1
-    if head == ZERO_FRAME:
+    if head == ZERO_FRAME or not present:
         s.t_page[t] = page + nr
         return steps.ZAP
     folio_remove_rmap_pmd(s, t, k, head, mm, page)
@@ -101,8 +97,12 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
     if s.t_value[t] == KEEP:  # MADV_DONTNEED runs beside faults
         if not mmap_read_lock(s, t, mm):
             return steps.BLOCKED
+        if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
+            s.t_result[t] = SEGV  # ENOMEM, once the others are done
+            s.t_page[t] = page + 1
+            return steps.ZAP
         if not may_discard(s, t, k, mm, page):
-            s.t_result[t] = SEGV  # ENOMEM, EINVAL
+            s.t_result[t] = SEGV  # EINVAL
             return steps.ZAP_END
     elif not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
@@ -118,9 +118,7 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
     elif pte & PTE_PRESENT and to != ZERO_FRAME:
         page_remove_rmap(s, t, k, to, mm, page)
         s.t_frame[t] = to
-        s.t_held[t] = (
-            int(s.t_held[t]) | HOLD_FRAME
-        )  # the mapping's reference, until the TLB is flushed
+        s.t_held[t] = int(s.t_held[t]) | HOLD_FRAME  # the mapping's, until the TLB is flushed
         return steps.ZAP_PUT
     s.t_page[t] = page + 1
     return steps.ZAP
@@ -145,6 +143,8 @@ def zap_end(s: State, t: int, k: KernelRecord) -> int:
     if s.t_value[t] == TAKE_OVER:
         return int(s.t_return[t])
     if s.t_value[t] == KEEP:
+        if s.nr_huge > 1 and ask(s, t, k, ZAP_FREES_TABLE, 0):
+            free_pte_tables(s, mm, int(s.t_first[t]), int(s.t_other[t]))
         mmap_read_unlock(s, t, mm)
     else:
         mmap_write_unlock(s, mm)
@@ -160,6 +160,7 @@ def exit_mm(s: State, t: int, k: KernelRecord) -> int:
     mmap_write_unlock(s, mm)
     s.mm_has_pinned[mm] = 0
     s.mm_seq[mm] = 0
+    s.mm_uffd[mm] = 0
     s.mm_state[mm] = DEAD
     s.t_result[t] = OK
     return steps.IDLE

@@ -5,6 +5,16 @@ Those that one particular step breaks (`private`, `own-writes`) are noticed by `
 
 from __future__ import annotations
 
+from pageherd.machine.folio import (
+    compound_head,
+    folio_nr_pages,
+    has_flag,
+    is_anon,
+    is_exclusive,
+    is_free,
+    is_ksm,
+    is_large,
+)
 from pageherd.machine.jit import KernelRecord, helper, invoke_rule
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
@@ -13,6 +23,7 @@ from pageherd.machine.questions import (
     COUNT_MMS_BOUNDS,
     ZERO_PIN,
 )
+from pageherd.machine.rmap import maps_folio_here
 from pageherd.machine.state import (
     FOLL_PIN,
     HOLD_FRAME,
@@ -29,17 +40,8 @@ from pageherd.machine.state import (
     PTE_WRITE,
     REF_FORKED,
     ZERO_FRAME,
-    compound_head,
-    folio_nr_pages,
-    has_flag,
-    in_swap_cache,
-    is_anon,
-    is_exclusive,
-    is_free,
-    is_ksm,
-    is_large,
-    maps_folio_here,
 )
+from pageherd.machine.swap import in_swap_cache
 from pageherd.machine.watch import (
     ALIVE,
     COUNTS,
@@ -114,7 +116,7 @@ def check_entries(s: State) -> None:
 def check_migration(s: State, mm: int, page: int) -> None:
     """A migration entry names a page that is in use and locked; of an exclusive one it is alone."""
     pte, frame = int(s.pte[mm, page]), int(s.pte_to[mm, page])
-    if is_free(s, frame) or s.frame_lock[frame] == 0:
+    if is_free(s, frame) or s.frame_lock[compound_head(s, frame)] == 0:
         breach(s, ALIVE)
     if (pte & (PTE_WRITE | PTE_SWP_EXCLUSIVE)) == 0:
         return

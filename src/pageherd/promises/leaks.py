@@ -5,16 +5,11 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.drive import run_path
 from pageherd.machine.file import drop_page_cache
+from pageherd.machine.folio import clear_flag, compound_head
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
-from pageherd.machine.state import (
-    LIVE,
-    NR_CPUS,
-    PG_WRITEBACK,
-    clear_flag,
-    compound_head,
-    lru_add_drain,
-)
+from pageherd.machine.lru import lru_add_drain
+from pageherd.machine.state import LIVE, NR_CPUS, PG_WRITEBACK
 from pageherd.machine.watch import NO_LEAK, breach
 from pageherd.machine.zap import TAKE_OVER
 

@@ -64,6 +64,8 @@ class Tally:
     kernel: str
     programs: int = 0
     observations: int = 0
+    unlike: int = 0  # programs compared up to a step after which pages were no longer alike
+    no_huge: int = 0  # programs left out, as there was no huge page
     undetermined: int = 0  # programs with more than one allowed outcome
     choices: int = 0  # observations with more than one allowed outcome
     hung: list[str] = field(default_factory=list)  # which program did not end, and where
@@ -120,10 +122,14 @@ class Conform:
             test = random_test(number, length, self.verbs, swap)
             try:
                 check(test)
-                yield number, steer(test, "base", self.kernel, chosen=False)[0]
+                yield number, self.steer(test)
             except (NotSteerable, PageherdError):
                 pass
             number += 1
+
+    def steer(self, test: Test) -> Steered:
+        pieces = self.target.in_pieces
+        return steer(test, "base", self.kernel, chosen=False, in_pieces=pieces)[0]
 
     def batch(
         self, programs: dict[int, Steered], tally: Tally, progress: Callable[[], None]
@@ -134,8 +140,12 @@ class Conform:
         numbers = {steered.word: number for number, steered in programs.items()}
         for run in self.target.run(Batch(by_swap(programs.values())), report):
             number = numbers[run.id]
+            if run.no_huge:
+                tally.no_huge += 1
+                continue
             followed = self.hold(programs[number], run)
             tally.programs += 1
+            tally.unlike += run.unlike
             tally.observations += len(run.steps)
             if run.ending != "end":
                 step = programs[number].program.steps[len(run.steps) :][:1]
@@ -194,7 +204,7 @@ class Conform:
     def program(self, test: Test) -> Steered | None:
         try:
             check(test)
-            return steer(test, "base", self.kernel, chosen=False)[0]
+            return self.steer(test)
         except (NotSteerable, PageherdError):
             return None
 

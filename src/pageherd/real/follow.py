@@ -18,6 +18,7 @@ from pageherd.machine.layout import States
 from pageherd.machine.operations import Operation
 from pageherd.machine.verbs import VERBS, Result
 from pageherd.promises.table import PROMISES
+from pageherd.real import ksmd
 from pageherd.real.choices import ways
 from pageherd.real.levers import LEVERS
 from pageherd.real.observe import FIELDS, Page, Sight, Where, look, model_pages
@@ -92,6 +93,7 @@ def follow(steered: Steered, run: Run, kernel: Any, sight: Sight) -> Followed:
     for ran, step, operation in zip(
         run.steps, steered.program.steps, steered.program.operations, strict=False
     ):
+        before = {} if step.verb in ksmd.VERBS else before  # a page may be copied back and forth
         actual = Seen(result_of(steered, step, ran, sight), look(ran.pages, before, sight))
         before = ran.pages
         after = [
@@ -128,6 +130,8 @@ def result_of(steered: Steered, step: Step, ran: Ran, sight: Sight) -> int | str
         return None
     if VERBS[step.verb].result is Result.VALUE and ran.error == 0:
         return ran.seen
+    if step.verb == "collapse" and ran.error:
+        return "busy"
     return ran.status
 
 
@@ -137,12 +141,19 @@ def _moved_on(
     """Every way in which the kernel may take this step from one state of the model."""
     names = steered.program.names
     tells = LEVERS[step.verb].returns
+    before = {} if step.verb in ksmd.VERBS else branch.before
     for states, broke in ways(steered, branch.state, step, operation, kernel):
         gave = plain(int(states["reg"][0, 0]))
         states["reg"][0, 0] = st.UNBOUND
-        pages = model_pages(states[0], len(names.processes), len(names.pages))
+        pages = model_pages(
+            states[0], len(names.processes), len(names.pages), of_head=sight.of_head
+        )
         result = "present" if gave == "zero" and not sight.flags else gave
-        seen = Seen(result if tells else None, look(pages, branch.before, sight))
+        if result == "notified" and step.verb != "write":
+            result = "fault"  # EFAULT: with UFFD_FEATURE_SIGBUS nothing waits
+        if step.verb == "collapse" and result != "ok":
+            result = "busy"  # EINVAL, too, says that it is for other reasons than a lack of memory
+        seen = Seen(result if tells else None, look(pages, before, sight))
         yield _Branch(states, seen, gave, pages, branch.broken | broke)
 
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-from pageherd.litmus.syntax import Argument, Keeps, PageOf, Step, Swap, SwapKind, Test
+from pageherd.litmus.syntax import Argument, Huge, Keeps, PageOf, Step, Swap, SwapKind, Test
 from pageherd.machine.verbs import FILE_VERBS, VERBS, Kind, Result
+from pageherd.real import ksmd
 from pageherd.real.levers import LEVERS
+from pageherd.real.steer import MOVES
 
 PROCESSES: Final = ("P", "C", "D")
 PAGES: Final = ("a", "b")
@@ -45,7 +47,7 @@ WEIGHTS: Final = {
     "wipeonfork": 1,
     "free": 2,
     "mergeable": 0.5,
-    "unmergeable": 0.5,
+    "unmergeable": 0.7,
     "mlock": 1,
     "clear_soft_dirty": 2,
     "populate_read": 2,
@@ -55,11 +57,19 @@ WEIGHTS: Final = {
     "ptrace_peek": 1,
     "ptrace_poke": 2,
     "swapoff": 0.2,
+    "move": 2,
+    "migrate": 3,
+    "ksm": 20,
+    "ksm_zero": 4,
     "mmap_file": 4,
     "mmap_shared": 2,
     "mmap_hugetlb": 3,
     "read_file": 2,
     "write_file": 3,
+    "hugepage": 3,
+    "nohugepage": 1,
+    "collapse": 4,
+    "split": 3,
 }
 """How often each verb is tried.  Device loads and stores over VFIO take a fifth of a second each,
 so its pins are drawn less often than io_uring's."""
@@ -67,8 +77,16 @@ so its pins are drawn less often than io_uring's."""
 OF_FILES: Final = frozenset((*FILE_VERBS, "mmap_hugetlb"))
 WITHOUT_FILES: Final = frozenset(("pageout", "reclaim", "swapoff"))
 """Reclaim takes pages of the file, too, which the machine leaves alone."""
-ONE_IN: Final = 4
-"""One program in so many has files and huge pages, and no reclaim."""
+WITHOUT_RANGES: Final = frozenset(("reclaim", "swapoff", "mlock"))
+"""After fork a range with a locked part is two VMAs alike; the machine takes them for one."""
+OF_RANGES: Final = frozenset(("hugepage", "nohugepage", "collapse", "split"))
+ON_RANGES: Final = frozenset(verb for verb, row in VERBS.items() if row.ranges)
+ONE_IN: Final = 5
+"""One program in so many has files and hugetlb pages, and no reclaim; another one a huge range; a
+third one mergeable pages with few different contents."""
+CONTENTS: Final = (0, 1, 1, 2)
+RANGE: Final = Huge("h", ("a", "b"))
+RANGE_PAGES: Final = ("a", "b", "c")
 
 
 def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) -> Test:
@@ -78,8 +96,17 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
     `WEIGHTS`, with processes that are alive and references that are held.
     """
     rng = random.Random(f"{seed}/{length}/{swap}")
-    program = _Program(rng)
-    left_out = WITHOUT_FILES if random.Random(f"{seed}").random() * ONE_IN < 1 else OF_FILES
+    drawn = random.Random(f"{seed}").random() * ONE_IN
+    huge = 1 <= drawn < 2 and "hugepage" in verbs
+    ksm = 2 <= drawn < 3 and "ksm" in verbs
+    program = _Program(rng, huge, ksm)
+    left_out = OF_FILES | OF_RANGES
+    if drawn < 1:
+        left_out = WITHOUT_FILES | MOVES | OF_RANGES
+    elif huge:
+        left_out = OF_FILES | MOVES | WITHOUT_RANGES
+    if not ksm:
+        left_out |= ksmd.VERBS
     known = [verb for verb in WEIGHTS if verb in verbs]
     known = [verb for verb in known if verb not in left_out] or known
     weights = [WEIGHTS[verb] for verb in known]
@@ -92,8 +119,9 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
         PROCESSES[: program.born],
         tuple(program.steps),
         questions=(Keeps("private"),),
-        pages=PAGES,
+        pages=RANGE_PAGES if huge else PAGES,
         swap=Swap(swap),
+        huge=(RANGE,) if huge else (),
     )
 
 
@@ -102,6 +130,8 @@ class _Program:
     """A program as it grows: who is alive, what is held, which value comes next."""
 
     rng: random.Random
+    huge: bool = False
+    ksm: bool = False
     alive: list[str] = field(default_factory=lambda: ["P"])
     born: int = 1
     held: list[str] = field(default_factory=list)
@@ -114,6 +144,21 @@ class _Program:
             Step("P", "write", ("a", 1)),
         ]
     )
+
+    def __post_init__(self) -> None:
+        if self.huge:
+            self.steps = [
+                Step("P", "mmap", ("h",)),
+                Step("P", "mmap", ("c",)),
+                Step("P", "hugepage", ("h",)),
+                Step("P", "write", ("h", 1)),
+            ]
+        if self.ksm:
+            self.steps += [
+                Step("P", "mergeable", ("a",)),
+                Step("P", "mergeable", ("b",)),
+                Step("P", "write", ("b", 1)),
+            ]
 
     def add(self, verb: str) -> None:
         """Add one step, if it can be done now."""
@@ -146,7 +191,10 @@ class _Program:
         kinds = row.arguments
         if row.optional and self.rng.random() < 0.6:
             kinds = kinds[: -row.optional]
+        ranged = self.huge and verb in ON_RANGES and verb != "mremap"
         for kind in kinds:
+            if ranged and kind is Kind.PAGE and self.rng.random() < 0.4:
+                kind = Kind.HUGE
             argument = self.argument(kind, arguments)
             if argument is None:
                 return None
@@ -159,18 +207,30 @@ class _Program:
         thread = "kernel" if row.actor.value == "kernel" else self.rng.choice(self.alive)
         return Step(thread, verb, tuple(arguments), result)
 
+    @property
+    def pages(self) -> tuple[str, ...]:
+        return RANGE_PAGES if self.huge else PAGES
+
+    @property
+    def weights(self) -> list[float]:
+        return [3, 3, 0.5] if self.huge else [3, 1]
+
     def argument(self, kind: Kind, before: list[Argument]) -> Argument | None:
+        if kind is Kind.HUGE:
+            return RANGE.name if self.huge else None
         if kind is Kind.PAGE:
-            pages = [page for page in PAGES if page not in before]
-            return self.rng.choices(pages, [3, 1][: len(pages)])[0]
-        if kind is Kind.REMOTE:
-            return PageOf(self.rng.choice(self.alive), self.rng.choices(PAGES, [3, 1])[0])
-        if kind is Kind.FRAME:
-            return PageOf(self.rng.choice(self.alive), self.rng.choices(PAGES, [3, 1])[0])
+            pages = [page for page in self.pages if page not in before]
+            return self.rng.choices(pages, self.weights[: len(pages)])[0]
+        if kind in (Kind.REMOTE, Kind.FRAME):
+            process = self.rng.choice(self.alive)
+            pages = [page for page in self.pages if PageOf(process, page) not in before]
+            return PageOf(process, self.rng.choices(pages, self.weights[: len(pages)])[0])
         if kind is Kind.REFERENCE:
             return self.rng.choice(self.held) if self.held else None
         if kind is Kind.PROT:
             return self.rng.choice(("none", "r", "r", "rw", "rw"))
+        if kind is Kind.VALUE and self.ksm:
+            return self.rng.choice(CONTENTS)
         if kind is Kind.VALUE:
             self.value += 1
             return self.value

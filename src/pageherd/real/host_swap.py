@@ -22,11 +22,16 @@ from typing import Final
 from pageherd.errors import EnvironmentFailed
 
 FILE: Final = Path("/var/tmp/pageherd.swap")
-FILE_BYTES: Final = 16 << 20
+FILE_BYTES: Final = 64 << 20
 LABEL: Final = b"pageherd"  # c/runner.c writes it into the header of a swap device
 WAIT_SECONDS: Final = 900.0
 
 _LABEL_AT: Final = 1024 + 28  # after version, last page, bad pages and uuid
+_NOTES: Final = Path("/run")  # c/settings.h notes there what it has changed
+_SETTINGS: Final = {
+    "pageherd.thp": ("/sys/kernel/mm/transparent_hugepage/", "/proc/sys/vm/page-cluster"),
+    "pageherd.ksm": ("/sys/kernel/mm/ksm/",),
+}  # by the name of the note: what may stand in it begins with one of these
 _SWAPS: Final = Path("/proc/swaps")
 _BLOCK: Final = Path("/sys/block")
 _CGROUPS: Final = Path("/sys/fs/cgroup")  # c/reclaim.h makes one for the time of a batch
@@ -125,11 +130,28 @@ def give_back() -> None:
             _reset(size.parent / "reset")
     with contextlib.suppress(OSError):
         FILE.unlink()
+    _put_settings_back()
     for group in (*_CGROUPS.glob("pageherd-*"), *_CGROUPS.glob("memory/pageherd-*")):
         number = group.name.partition("-")[2]
         if number.isdigit() and not Path(f"/proc/{number}").exists():
             with contextlib.suppress(OSError):
                 group.rmdir()
+
+
+def _put_settings_back() -> None:
+    """The settings of huge pages and of KSM that a killed runner left."""
+    for name, allowed in _SETTINGS.items():
+        note = _NOTES / name
+        lines = _read(note).splitlines()
+        if lines and name == "pageherd.ksm":
+            lines.insert(0, f"{allowed[0]}run 2")  # what it merged counts until it is unmerged
+        for line in lines:
+            path, _, value = line.partition(" ")
+            if path.startswith(allowed) and ".." not in path:
+                with contextlib.suppress(OSError):
+                    Path(path).write_text(value)
+        with contextlib.suppress(OSError):
+            note.unlink()
 
 
 def in_use() -> list[Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -31,7 +31,10 @@ from pageherd.search.verdict import Verdict as Judged
 Result = Literal["pass", "fail", "skip", "error"]
 
 REPEAT: Final = 1000  # runs of a test with concurrent steps
-_OTHER_PAGES: Final = "the kernel reclaimed other pages of the cgroup than the test says"
+_OTHER_PAGES: Final = {
+    "reclaim": "the kernel reclaimed other pages of the cgroup than the test says",
+    "migrate": "move_pages() does not find the page",
+}
 _UNSEEN: Final = "promises of concurrent steps are judged by the values read only"
 
 
@@ -80,7 +83,7 @@ def run_tests(
         EnvironmentFailed: the kernel could not be started.
     """
     table = record(kernel)
-    cases = [_case(one, kernel, table) for one in chosen]
+    cases = [_case(one, kernel, table, target.in_pieces) for one in chosen]
     for concurrent in (False, True):
         part = [c for c in cases if c.programs and c.programs[0].concurrent == concurrent]
         programs = [program for case in part for program in case.programs]
@@ -92,11 +95,11 @@ def run_tests(
         yield _verdict(case, target, kernel, table, report)
 
 
-def _case(chosen: Chosen, kernel: Kernel, table: Any) -> _Case:
+def _case(chosen: Chosen, kernel: Kernel, table: Any, in_pieces: Collection[str]) -> _Case:
     try:
-        programs = steer(chosen.test, chosen.variant, kernel)
+        programs = steer(chosen.test, chosen.variant, kernel, in_pieces=in_pieces)
         if not _faithful(chosen, programs, table):
-            programs = steer(chosen.test, chosen.variant, kernel, chosen=False)
+            programs = steer(chosen.test, chosen.variant, kernel, chosen=False, in_pieces=in_pieces)
         return _Case(chosen, programs)
     except NotSteerable as reason:
         return _Case(chosen, reason=f"not steerable: {reason}")
@@ -109,11 +112,17 @@ def _faithful(chosen: Chosen, programs: Sequence[Steered], table: Any) -> bool:
         return True
     written = explore_program(program_of(test, variant), table)
     explored = [explore_program(program.program, table) for program in programs]
-    return _endings([written]) == _endings(explored)
+    counted = any(isinstance(question, Copies) for question in questions_of(test))
+    return _endings([written], counted) == _endings(explored, counted)
 
 
-def _endings(explored: Sequence[Exploration]) -> set[tuple[tuple[str, int], ...]]:
-    return {tuple(end.registers.items()) for one in explored for end in one.outcomes}
+def _endings(explored: Sequence[Exploration], counted: bool) -> set[tuple[Any, ...]]:
+    """The values of the registers at every end; `counted`: and how many pages were copied."""
+    return {
+        (*end.registers.items(), end.copies if counted else 0)
+        for one in explored
+        for end in one.outcomes
+    }
 
 
 def _run(
@@ -170,6 +179,10 @@ def _verdict(case: _Case, target: Target, kernel: Kernel, table: Any, report: Re
         return verdict("skip", f"missing: {', '.join(missing)}")
     if any(not runs or any(run.ending != "end" for run in runs) for runs in case.runs):
         return verdict("error", _how_it_ended(case, report))
+    if any(run.no_huge for runs in case.runs for run in runs):
+        return verdict("skip", "the kernel had no huge page to give")
+    if any(run.unlike for runs in case.runs for run in runs):
+        return verdict("skip", "pages of one huge page that should be treated alike were not")
     explored = [explore_program(program.program, table) for program in case.programs]
     expected = _predicted(explored)
     if case.programs[0].concurrent:
@@ -198,8 +211,9 @@ def _verdict(case: _Case, target: Target, kernel: Kernel, table: Any, report: Re
     if diverged is not None:
         text = "; ".join(diverged.differences)
         return verdict("error", f"{diverged.step}: {text}", False, seen, expected)
-    if _reclaims(case) and any(one not in expected["registers"] for one in seen["registers"]):
-        return verdict("skip", _OTHER_PAGES, True, seen, expected)
+    other = _other_pages(case)
+    if other and any(one not in expected["registers"] for one in seen["registers"]):
+        return verdict("skip", other, True, seen, expected)
     model = judge(test, variant, kernel.name, explored[0])
     asked = {question.promise for question in questions_of(test) if isinstance(question, Keeps)}
     unseen = {a.promise for a in model.answers if a.verdict == "broken"} & {"no-leak", "get-fork"}
@@ -213,9 +227,10 @@ def _verdict(case: _Case, target: Target, kernel: Kernel, table: Any, report: Re
     )
 
 
-def _reclaims(case: _Case) -> bool:
-    """Whether it needs reclaim of pages that user space cannot choose."""
-    return any(step.verb == "reclaim" for one in case.programs for step in one.program.steps)
+def _other_pages(case: _Case) -> str:
+    """Why a lever may have worked on other pages than the test says; "" if it cannot have."""
+    verbs = {step.verb for one in case.programs for step in one.program.steps}
+    return "; ".join(reason for verb, reason in _OTHER_PAGES.items() if verb in verbs)
 
 
 def _missing(case: _Case, report: Report) -> list[str]:

@@ -41,6 +41,26 @@ def _vfio(verb: str, step: str, call: str) -> Lever:
     return Lever(verb, step, call, needs="vfio", config=config, since="3.6", privilege="root")
 
 
+def _uffd(verb: str, call: str, needs: str = "userfaultfd", since: str = "5.7") -> Lever:
+    privilege = "root, or vm.unprivileged_userfaultfd"
+    return Lever(
+        verb, verb, call, needs=needs, config="USERFAULTFD", since=since, privilege=privilege
+    )
+
+
+def _ksm(verb: str, call: str) -> Lever:
+    return Lever(
+        verb,
+        verb,
+        call,
+        needs="ksm",
+        config="KSM",
+        since="2.6.32",
+        privilege="root; no other mergeable memory",
+        returns=False,
+    )
+
+
 LEVERS: Final[Mapping[str, Lever]] = _table(
     Lever("read", "read", "a load"),
     Lever("write", "write", "a store"),
@@ -67,6 +87,8 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
     Lever("free", "free", "madvise(MADV_FREE)", since="4.5"),
     Lever("mergeable", "mergeable", "madvise(MADV_MERGEABLE); ksmd must not run", config="KSM"),
     Lever("unmergeable", "unmergeable", "madvise(MADV_UNMERGEABLE)", config="KSM"),
+    _ksm("ksm", "two scans of ksmd, of everything mergeable"),
+    _ksm("ksm_zero", "likewise, with `use_zero_pages`"),
     Lever(
         "pageout",
         "pageout",
@@ -76,6 +98,42 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
         since="5.4",
         privilege="root, for the swap device",
         returns=False,
+    ),
+    Lever(
+        "hugepage",
+        "hugepage",
+        "madvise(MADV_HUGEPAGE); the settings of THP are `madvise` meanwhile",
+        needs="thp",
+        config="TRANSPARENT_HUGEPAGE",
+        since="2.6.38",
+        privilege="root, for the settings",
+    ),
+    Lever(
+        "nohugepage",
+        "nohugepage",
+        "madvise(MADV_NOHUGEPAGE)",
+        needs="thp",
+        config="TRANSPARENT_HUGEPAGE",
+        since="2.6.38",
+        privilege="root, for the settings",
+    ),
+    Lever(
+        "collapse",
+        "collapse",
+        "madvise(MADV_COLLAPSE)",
+        needs="collapse",
+        config="TRANSPARENT_HUGEPAGE",
+        since="6.1",
+        privilege="root, for the settings",
+    ),
+    Lever(
+        "split",
+        "split",
+        "a write to split_huge_pages of debugfs; kpageflags tells what came of it",
+        needs="thp-split",
+        config="TRANSPARENT_HUGEPAGE, DEBUG_FS",
+        since="5.12",
+        privilege="root",
     ),
     Lever(
         "populate_read",
@@ -109,7 +167,31 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
         privilege="root",
         returns=False,
     ),
+    Lever(
+        "move",
+        "move",
+        "move_pages(MPOL_MF_MOVE) to the other one of two nodes",
+        needs="nodes",
+        config="MIGRATION, two memory nodes",
+        since="2.6.18",
+    ),
+    Lever(
+        "migrate",
+        "migrate",
+        "move_pages(MPOL_MF_MOVE_ALL) likewise: of what a process maps",
+        needs="nodes-of-all",
+        config="MIGRATION, two memory nodes",
+        since="2.6.18",
+        privilege="root",
+    ),
     Lever("pagemap", "pagemap", "/proc/PID/pagemap"),
+    _uffd("userfaultfd", "userfaultfd() and UFFDIO_API, with UFFD_FEATURE_SIGBUS"),
+    _uffd("uffd_register", "UFFDIO_REGISTER"),
+    _uffd("uffd_protect", "UFFDIO_WRITEPROTECT"),
+    _uffd("uffd_unprotect", "UFFDIO_WRITEPROTECT"),
+    _uffd("uffd_copy", "UFFDIO_COPY"),
+    _uffd("uffd_move", "UFFDIO_MOVE", since="6.8"),
+    _uffd("pagemap_wp", "/proc/PID/pagemap, bit 57", needs="uffd-wp-bit", since="5.14"),
     Lever("fork", "fork", "fork()"),
     Lever("exit", "exit", "_exit()", returns=False),
     Lever("vmsplice", "pipe", "vmsplice()"),
@@ -158,14 +240,7 @@ NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
         "rdma_register": "needs an RDMA device",
         "rdma_register_ro": "needs an RDMA device",
         "writeback": "the end of write-back to a real device cannot be held back",
-        "hugepage": "the runner has no transparent huge pages yet",
-        "nohugepage": "the runner has no transparent huge pages yet",
-        "collapse": "the runner has no transparent huge pages yet",
-        "split": "the runner has no transparent huge pages yet",
-        "ksm": "the runner does not drive ksmd",
-        "ksm_zero": "the runner does not drive ksmd",
-        "migrate": "nothing tells compaction which page to move",
-        "move": "needs a second memory node",
+        "numa_hint": "nothing tells NUMA balancing which page to mark",
         "get": "no call of this kernel takes a lasting reference with these FOLL_ flags",
         "pin": "no call of this kernel takes a lasting pin with these FOLL_ flags",
     }

@@ -13,8 +13,11 @@ kpageflags say of its frame.  The model's state is put into the same words here,
 | alone | pagemap bit 56: mapped exactly once (not anon-exclusive) | mapcount is 1 |
 | cached | kpageflags SWAPCACHE | `frame_slot` |
 | dirty | kpageflags DIRTY | `PG_DIRTY` |
+| ksm | kpageflags KSM, where that is not said of every anonymous page (6.12) | `PG_KSM` |
 | exclusive | kpageflags bit 34, PG_anon_exclusive from 5.19 on | `PG_EXCLUSIVE` |
 | soft_dirty | pagemap bit 55 | `PTE_SOFT_DIRTY` or `VM_SOFTDIRTY` |
+| large | kpageflags THP | the frame's folio has several frames |
+| huge | AnonHugePages of smaps; memory without access: not told (v6.1 to v6.5) | `PTE_HUGE` |
 
 Of hugetlb pages and pages of files only the first of these and soft_dirty are compared.
 """
@@ -32,6 +35,7 @@ PRESENT_BIT: Final = 63
 SWAPPED_BIT: Final = 62
 ALONE_BIT: Final = 56
 SOFT_DIRTY_BIT: Final = 55
+MARKER: Final = -1  # a marker of userfaultfd reads as an entry of a swap device of its own
 FRAME_MASK: Final = (1 << 55) - 1
 
 # include/uapi/linux/kernel-page-flags.h, and the owner-2 bit (v6.12; MAPPEDTODISK before)
@@ -40,6 +44,8 @@ KPF_MMAP: Final = 11
 KPF_ANON: Final = 12
 KPF_SWAPCACHE: Final = 13
 KPF_HUGE: Final = 17
+UNTOLD: Final = 2  # for whether one PMD entry maps a page
+KPF_THP: Final = 22
 KPF_KSM: Final = 21
 KPF_ZERO_PAGE: Final = 24
 KPF_ANON_EXCLUSIVE: Final = 34
@@ -62,8 +68,11 @@ class Page:
     cached: bool | None = None
     dirty: bool | None = None
     exclusive: bool | None = None
+    ksm: bool | None = None
     soft_dirty: bool | None = None
     moved: bool | None = None
+    large: bool | None = None
+    huge: bool | None = None
 
 
 Pages = Mapping[Where, Page]
@@ -79,6 +88,8 @@ class Sight:
     flags: bool  # /proc/kpageflags can be read
     exclusive: bool  # PG_anon_exclusive exists and is exported
     soft_dirty: bool  # CONFIG_MEM_SOFT_DIRTY
+    ksm: bool = False  # kpageflags tells KSM pages from others
+    of_head: bool = False  # kpageflags of a folio's pages are all those of its first page (v6.10)
 
     def of(self, page: Page) -> Page:
         """Only what can be seen of a page."""
@@ -92,12 +103,17 @@ class Sight:
             cached=page.cached if self.flags else None,
             dirty=page.dirty if self.flags else None,
             exclusive=page.exclusive if self.exclusive else None,
+            ksm=page.ksm if self.ksm else None,
+            large=page.large if self.flags else None,
             soft_dirty=page.soft_dirty if self.soft_dirty else None,
         )
 
 
-def real_page(pagemap: int, count: int, flags: int) -> Page:
-    """One page from the three words that the kernel says of it."""
+def real_page(pagemap: int, count: int, flags: int, huge: int | None = None) -> Page:
+    """One page from the three words that the kernel says of it.
+
+    `huge`: whether one PMD entry maps it, or `UNTOLD`; None in a program without huge ranges.
+    """
     soft_dirty = bool(pagemap >> SOFT_DIRTY_BIT & 1)
     if pagemap >> SWAPPED_BIT & 1:
         return Page("swapped", slot=pagemap & FRAME_MASK, soft_dirty=soft_dirty)
@@ -119,16 +135,22 @@ def real_page(pagemap: int, count: int, flags: int) -> Page:
         cached=bool(flags >> KPF_SWAPCACHE & 1),
         dirty=bool(flags >> KPF_DIRTY & 1),
         exclusive=bool(flags >> KPF_ANON_EXCLUSIVE & 1),
+        ksm=bool(flags >> KPF_KSM & 1),
+        large=None if huge is None else bool(flags >> KPF_THP & 1),
+        huge=None if huge in (None, UNTOLD) else bool(huge),
+        alone=None if huge else found.alone,  # of a PMD entry some releases look at one page only
     )
 
 
-def model_page(s: State, mm: int, page: int) -> Page:
-    """One page from the model's state."""
+def model_page(s: State, mm: int, page: int, *, of_head: bool = False) -> Page:
+    """One page from the model's state; `of_head` as in `Sight`."""
     pte, to, vma = int(s["pte"][mm, page]), int(s["pte_to"][mm, page]), int(s["vma"][mm, page])
     bit = pte & st.PTE_SOFT_DIRTY and not vma & st.VM_HUGETLB  # pagemap_hugetlb_range()
     soft_dirty = bool(vma & st.VM_SOFTDIRTY or bit)
     if pte & st.PTE_SWAP:
         return Page("swapped", slot=to, soft_dirty=soft_dirty)
+    if pte == st.PTE_UFFD_WP:
+        return Page("swapped", slot=MARKER, soft_dirty=soft_dirty)
     if not pte & st.PTE_PRESENT:
         return Page("absent", soft_dirty=soft_dirty)
     if to == st.ZERO_FRAME:
@@ -138,18 +160,27 @@ def model_page(s: State, mm: int, page: int) -> Page:
     flags = int(s["page_flags"][to])
     if flags & (st.PG_FILE | st.PG_HUGETLB):
         return found
+    head = int(s["page_flags"][to - int(s["frame_tail"][to])])
+    ranges = s["nr_huge"] > 1
+    told = ranges and vma & (st.VM_READ | st.VM_WRITE)
     return replace(
         found,
         cached=bool(s["frame_slot"][to]),
-        dirty=bool(flags & st.PG_DIRTY),
-        exclusive=bool(flags & st.PG_EXCLUSIVE),
+        dirty=bool(head & st.PG_DIRTY),
+        exclusive=bool((head if of_head else flags) & st.PG_EXCLUSIVE),
+        ksm=bool(flags & st.PG_KSM),
+        large=bool(s["frame_order"][to]) if ranges else None,
+        huge=bool(pte & st.PTE_HUGE) if told else None,
+        alone=None if pte & st.PTE_HUGE or (ranges and not told) else found.alone,
     )
 
 
-def model_pages(s: State, processes: int, pages: int) -> dict[Where, Page]:
+def model_pages(
+    s: State, processes: int, pages: int, *, of_head: bool = False
+) -> dict[Where, Page]:
     """Every page of every living process of the model."""
     return {
-        (mm, page): model_page(s, mm, page)
+        (mm, page): model_page(s, mm, page, of_head=of_head)
         for mm in range(processes)
         if s["mm_state"][mm] == st.LIVE
         for page in range(pages)

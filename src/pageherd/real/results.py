@@ -16,6 +16,10 @@ _STATUS: Final = {
     0: "ok",
     errno.EFAULT: "fault",
     errno.ENOMEM: "fault",  # madvise(), mprotect() and mlock() where nothing is mapped
+    errno.EBUSY: "busy",
+    errno.ERESTART: "notified",  # the runner's word for SIGBUS of a userfaultfd
+    errno.EACCES: "busy",  # move_pages() of a page that others map, too
+    errno.ENOENT: "busy",  # and where there is none
     errno.EINVAL: "fault",  # MADV_POPULATE_WRITE where the mapping forbids it
 }
 
@@ -42,6 +46,8 @@ class Run:
     id: str
     steps: list[Ran] = field(default_factory=list)
     ending: Ending = "missing"
+    unlike: bool = False  # the pages that stand for one were not alike after the last step
+    no_huge: bool = False  # the kernel had no huge page to give
     no_swap: int = 0  # why its swap device could not be turned on: an error number; 0: it was
 
 
@@ -59,7 +65,7 @@ class Probes:
         return f"{probe}: {errno.errorcode.get(error, error)}" if error else None
 
 
-_PAGE: Final = re.compile(r"(\d+)\.(\d+) ([0-9a-f]+) (-?\d+) ([0-9a-f]+)$")
+_PAGE: Final = re.compile(r"(\d+)\.(\d+) ([0-9a-f]+) (-?\d+) ([0-9a-f]+)(?: (\d+) (\d+))?$")
 
 
 def read(lines: Iterator[str], probes: Probes) -> Iterator[Run]:
@@ -75,7 +81,12 @@ def read(lines: Iterator[str], probes: Probes) -> Iterator[Run]:
             yield run
             run = Run(run.id, no_swap=no_swap)
         elif word == "step" and run is not None:
-            run.steps.append(_step(rest))
+            ran, unlike = _step(rest)
+            run.unlike = run.unlike or unlike
+            if not run.unlike:
+                run.steps.append(ran)
+        elif word == "no-huge" and run is not None:
+            run.no_huge = True
         elif word == "hang" and run is not None:
             run.ending = "hang"
         elif word in ("end", "stuck") and run is not None:
@@ -98,15 +109,19 @@ def read(lines: Iterator[str], probes: Probes) -> Iterator[Run]:
         yield run
 
 
-def _step(text: str) -> Ran:
+def _step(text: str) -> tuple[Ran, bool]:
+    """A step, and whether the pages that stand for one were not alike after it."""
     head, *pages = text.split(" | ")
     step, result, seen = head.split()
     found: dict[Where, Page] = {}
+    unlike = -int(result) == errno.EILSEQ
     for page in pages:
         match = _PAGE.match(page)
         if match is None:
             raise ValueError(f"the runner printed '{page}'")
-        process, number, pagemap, count, flags = match.groups()
+        process, number, pagemap, count, flags, huge, others = match.groups()
         where = int(process), int(number)
-        found[where] = real_page(int(pagemap, 16), int(count), int(flags, 16))
-    return Ran(int(step), -int(result), int(seen), found)
+        mapped = None if huge is None else int(huge)
+        found[where] = real_page(int(pagemap, 16), int(count), int(flags, 16), mapped)
+        unlike = unlike or bool(others and int(others))
+    return Ran(int(step), -int(result), int(seen), found), unlike

@@ -8,15 +8,16 @@ a page becomes MADV_PAGEOUT by the process that maps it, and each `maybe` become
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Final
+from typing import Final, cast
 
 from pageherd.litmus.syntax import (
     KERNEL,
     Argument,
     Group,
+    Huge,
     PageOf,
     Prepare,
     Step,
@@ -24,11 +25,15 @@ from pageherd.litmus.syntax import (
     steps_of,
 )
 from pageherd.machine.verbs import FILE_VERBS, FLAG_WORDS, VERBS, Kind, Result
+from pageherd.real import ksmd
 from pageherd.real.levers import LEVERS, NOT_STEERABLE, Lever
 from pageherd.rules.choose import Kernel
 from pageherd.search.program import Program, program_of
 
 MAX_MAYBE: Final = 6  # so many `maybe` steps make 64 programs
+RANGE_WIDTH: Final = 512  # pages of memory in a huge range; its last page stands for all the rest
+MOVES: Final = frozenset(("move", "migrate"))
+NOT_BESIDE_RANGES: Final = frozenset((*FILE_VERBS, "mmap_hugetlb", *MOVES, *ksmd.VERBS))
 CALLS: Final = {
     "vmsplice": "vmsplice",
     "io_uring_register": "io-uring",
@@ -38,6 +43,7 @@ CALLS: Final = {
 }
 """Verbs that take a lasting reference, with the decision point that holds their FOLL_ flags."""
 
+_FEATURES: Final = {"wp-unpopulated": 1 << 13, "wp-async": 1 << 15}  # linux/userfaultfd.h
 _PROTECTIONS: Final = {
     "none": 0,
     "r": mmap.PROT_READ,
@@ -79,11 +85,20 @@ class Steered:
         return any(isinstance(part, Group) for part in self.test.body)
 
 
-def steer(test: Test, variant: str, kernel: Kernel, *, chosen: bool = True) -> list[Steered]:
+def steer(
+    test: Test,
+    variant: str,
+    kernel: Kernel,
+    *,
+    chosen: bool = True,
+    in_pieces: Collection[str] = (),
+) -> list[Steered]:
     """The programs that stand for one variant of a test on a kernel: one, or 2^n with n `maybe`s.
 
     Reclaim of a page is MADV_PAGEOUT by its process, which can choose the page but skips one that
     two processes map; if not `chosen` it is reclaim of all that the processes have.
+
+    `in_pieces`: the kinds of swap device that no huge page lies on in one piece.
 
     Raises:
         NotSteerable: a step has no lever.
@@ -92,26 +107,74 @@ def steer(test: Test, variant: str, kernel: Kernel, *, chosen: bool = True) -> l
         raise NotSteerable(NOT_STEERABLE["writeback"])
     if test.swap.stable_writes:
         raise NotSteerable("no swap device at hand needs stable pages under write-back")
-    if any(argument in {huge.name for huge in test.huge} for argument in _arguments(test, variant)):
-        raise NotSteerable(NOT_STEERABLE["hugepage"])
     parts = tuple(_rewritten(part, kernel, chosen) for part in test.variant_steps(variant))
     _check_direct_reads(tuple(steps_of(parts)))
     _check_tees(tuple(steps_of(parts)))
     _check_unmaps(tuple(steps_of(parts)))
     _check_file(tuple(steps_of(parts)))
+    _check_swapoff(tuple(steps_of(parts)))
+    _check_ranges(_ranges_of(test, tuple(steps_of(parts))), tuple(steps_of(parts)))
     maybes = sum(step.maybe for step in steps_of(parts))
     if maybes > MAX_MAYBE:
         raise NotSteerable(f"{maybes} steps under `maybe`")
     name = test.id_of(variant)
+    prepared = parts[: test.main_start(variant)]
     return [
-        _steered(name if not number else f"{name}#{number}", test, _decided(parts, done))
+        _steered(
+            name if not number else f"{name}#{number}",
+            test,
+            _decided(parts, done),
+            len(_decided(prepared, done)),
+            test.swap.kind in in_pieces,
+        )
         for number, done in enumerate(product((True, False), repeat=maybes))
     ]
 
 
-def _arguments(test: Test, variant: str) -> Iterator[object]:
-    for step in steps_of(test.variant_steps(variant)):
-        yield from step.arguments
+def _ranges_of(test: Test, steps: tuple[Step, ...]) -> tuple[Huge, ...]:
+    """The huge ranges that a step names; the pages of others are ordinary ones."""
+    named = {argument for step in steps for argument in step.arguments}
+    return tuple(huge for huge in test.huge if huge.name in named)
+
+
+def _check_ranges(ranges: tuple[Huge, ...], steps: tuple[Step, ...]) -> None:
+    """Beside huge ranges: what works on one page of memory, or on the memory of a page.
+
+    Raises:
+        NotSteerable: a step can work on one page only, and its page may be many.
+    """
+    if not ranges:
+        return
+    wide = {huge.pages[-1] for huge in ranges}
+    of_devices = {step.result for step in steps if step.verb in ("vfio_map", "vfio_map_ro")}
+    of_wide: set[Argument | None] = set()
+    for step in steps:
+        page = step.arguments[0] if step.arguments else None
+        if step.verb in NOT_BESIDE_RANGES:
+            raise NotSteerable(f"{step.verb}: beside a huge range")
+        if step.verb in CALLS and page in wide:
+            of_wide.add(step.result)
+            if step.verb == "odirect_read":
+                raise NotSteerable("odirect_read: the page stands for the rest of a huge page")
+        if step.verb == "tee" and page in of_wide:
+            raise NotSteerable("tee: the page stands for the rest of a huge page")
+        if step.verb == "write_ref" and page in of_wide & of_devices:
+            raise NotSteerable("write_ref: a device takes too long for the rest of a huge page")
+        if step.verb == "split" and not isinstance(page, PageOf):
+            raise NotSteerable("split: of what a reference holds")
+        if step.verb == "mremap":
+            _check_move(ranges, *map(str, step.arguments))
+
+
+def _check_move(ranges: tuple[Huge, ...], page: str, to: str) -> None:
+    """A page can become one of a range only if it has its width.
+
+    Raises:
+        NotSteerable: it may have another one.
+    """
+    place = {name: n - len(huge.pages) for huge in ranges for n, name in enumerate(huge.pages)}
+    if to in place and (place.get(page, 0) == -1) != (place[to] == -1):
+        raise NotSteerable("mremap: the page of a huge range has another width")
 
 
 def _check_direct_reads(steps: tuple[Step, ...]) -> None:
@@ -157,13 +220,26 @@ def _check_unmaps(steps: tuple[Step, ...]) -> None:
             raise NotSteerable("release: the process that mapped the page for VFIO is gone")
 
 
-def _check_file(steps: tuple[Step, ...]) -> None:
-    """Reclaim of a cgroup takes pages of the file, too, which the machine leaves alone.
+def _check_swapoff(steps: tuple[Step, ...]) -> None:
+    """A page that was swapped as a KSM page goes to the family that asks first, to others a copy.
 
     Raises:
-        NotSteerable: the test reclaims and has a file.
+        NotSteerable: swapoff goes over a list of processes that no test can order.
     """
     verbs = {step.verb for step in steps}
+    if {"ksm", "swapoff"} <= verbs:
+        raise NotSteerable("swapoff: which process gets a page back that was a KSM page")
+
+
+def _check_file(steps: tuple[Step, ...]) -> None:
+    """Reclaim and migration take pages of the file, too, which the machine leaves alone.
+
+    Raises:
+        NotSteerable: the test has a file, and reclaims or moves.
+    """
+    verbs = {step.verb for step in steps}
+    if verbs & MOVES and verbs & {*FILE_VERBS, "mmap_hugetlb"}:
+        raise NotSteerable("move: pages of the file and hugetlb pages move, too")
     if "reclaim" in verbs and verbs & {*FILE_VERBS}:
         raise NotSteerable("reclaim: of a cgroup swaps out pages of the file, too")
 
@@ -179,14 +255,24 @@ def _check_tees(steps: tuple[Step, ...]) -> None:
         raise NotSteerable("tee: the reference is not a pipe's")
 
 
-def _steered(name: str, test: Test, parts: tuple[Step | Group, ...]) -> Steered:
-    """One program; the first `needs` are those of its levers."""
-    plain = _with_used_names(replace(test, body=parts, variants=(), questions=(), huge=()))
-    needs = {LEVERS[step.verb].needs for step in steps_of(parts)} - {""}
+def _steered(
+    name: str, test: Test, parts: tuple[Step | Group, ...], main: int, in_pieces: bool
+) -> Steered:
+    """One program, in which copies count from part `main` on."""
+    steps = tuple(steps_of(parts))
+    huge = _ranges_of(test, steps)
+    plain = _with_used_names(replace(test, body=parts, variants=(), questions=(), huge=huge))
+    needs = {LEVERS[step.verb].needs for step in steps} - {""}
+    if huge:
+        needs.add("thp")
     if "cgroup-reclaim" in needs:
         needs.add("swap")
     needs |= {f"cpu-{placement.cpu}" for placement in test.cpus if placement.cpu}
-    return Steered(name, plain, program_of(plain, "base"), frozenset(needs))
+    program = replace(program_of(plain, "base"), main_group=main)
+    if huge:
+        program.first["swap_in_pieces"] = in_pieces
+        program.first["rest_pages"] = RANGE_WIDTH + 1 - len(huge[0].pages)
+    return Steered(name, plain, program, frozenset(needs))
 
 
 def _with_used_names(test: Test) -> Test:
@@ -202,7 +288,7 @@ def _with_used_names(test: Test) -> Test:
     return replace(
         test,
         processes=processes,
-        pages=tuple(name for name in test.pages if name in named),
+        pages=tuple(name for name in test.pages if name in named or test.huge),
         cpus=tuple(placement for placement in test.cpus if placement.thread in kept),
     )
 
@@ -241,8 +327,14 @@ def _with_lever(step: Step, kernel: Kernel, chosen: bool) -> Step:
         return replace(step, thread=target.process, verb="pageout", arguments=(target.page,))
     if step.verb == "reclaim" and step.result is not None:
         raise NotSteerable("reclaim: of a cgroup tells nothing about one page")
+    if step.verb == "migrate" and not isinstance(step.arguments[0], PageOf):
+        raise NotSteerable("migrate: of what a reference holds")
     if step.verb in kernel.absent():
         raise NotSteerable(f"{step.verb}: {kernel.name} does not have it")
+    if step.verb == "userfaultfd" and not set(cast("tuple[str, ...]", step.arguments[0])) <= set(
+        _FEATURES
+    ):
+        raise NotSteerable("userfaultfd: fork and mremap wait until somebody reads its events")
     if step.verb not in LEVERS:
         raise NotSteerable(f"{step.verb}: {NOT_STEERABLE[step.verb]}")
     if step.verb in ("mmap_file", "mmap_shared"):
@@ -278,6 +370,8 @@ def encode(steered: Steered, device: str, *, repeat: int = 1, facts: bool = True
         f"swap {device}",
         f"program {steered.word} {numbers}",
     ]
+    for first, pages in map(names.range_of, (huge.name for huge in names.huge)):
+        lines.append(f"range {first} {pages}")
     for thread in threads:
         process = names.processes.index(steered.test.process_of(thread))
         lines.append(f"thread {process} {steered.test.cpu_of(thread)}")
@@ -294,6 +388,7 @@ def _words(steered: Steered, step: Step, group: int) -> str:
     lever: Lever = LEVERS[step.verb]
     kinds = VERBS[step.verb].arguments
     first = second = 0
+    span = 1
     value = -1 if step.verb == "drain" else 0  # every CPU, unless one is named
     thread = -1 if step.thread == KERNEL else names.threads.index(step.thread)
     if step.result and VERBS[step.verb].result is Result.REFERENCE:
@@ -304,14 +399,17 @@ def _words(steered: Steered, step: Step, group: int) -> str:
             second = names.pages.index(argument.page)
         elif kind is Kind.PROT:
             value = _PROTECTIONS[str(argument)]
+        elif kind is Kind.FEATURES:
+            value = sum(_FEATURES[word] for word in cast("tuple[str, ...]", argument))
         elif isinstance(argument, int):
             value = argument
-        elif kind is Kind.PAGE and place:
-            second = names.pages.index(str(argument))
-        elif kind is Kind.PAGE:
-            first = names.pages.index(str(argument))
+        elif kind in (Kind.PAGE, Kind.HUGE) and place:
+            second, _ = names.range_of(str(argument))
+        elif kind in (Kind.PAGE, Kind.HUGE):
+            first, span = names.range_of(str(argument))
         elif kind is Kind.PROCESS and step.verb == "fork":
             first = names.processes.index(str(argument))
         elif kind is Kind.REFERENCE:
             first = names.references.index(str(argument))
-    return f"step {thread} {group} {lever.step} {first} {second} {value}"
+    words = f"step {thread} {group} {lever.step} {first} {second} {value}"
+    return words if span == 1 else f"{words} {span}"

@@ -84,6 +84,7 @@ class Target(ABC):
 
     name: str
     release: str  # as `uname -r` says
+    in_pieces: frozenset[str] = frozenset()  # swap that no huge page lies on in one piece
 
     @abstractmethod
     def lines(self, programs: Words, cpus: int, report: Report) -> Generator[str]:
@@ -145,6 +146,8 @@ def sight_of(probes: Probes) -> Sight:
         flags=flags,
         exclusive=flags and version >= (5, 19),  # PG_anon_exclusive, 78fbe906cc90
         soft_dirty=not probes.missing("soft-dirty"),
+        ksm=flags and not probes.missing("ksm-flag"),
+        of_head=version >= (6, 10),  # dee3d0bef2b0
     )
 
 
@@ -164,6 +167,7 @@ class Host(Target):
     def __init__(self) -> None:
         self.name = HOST
         self.release = os.uname().release
+        self.in_pieces = frozenset({"disk"})  # a file: SWP_BLKDEV is not set
 
     def lines(self, programs: Words, cpus: int, report: Report) -> Generator[str]:
         """Run the runner as a child; it is killed with everything it started if we stop early."""

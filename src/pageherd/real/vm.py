@@ -317,7 +317,7 @@ def _machine(accel: Accel, image: Image) -> list[str]:
     # with cmpxchg16b QEMU 7.2's TCG spoils the flags, and kernels from 6.12 on panic
     cpu = "max,cx16=off" if accel == "tcg" else "max"
     return [
-        *("-accel", accel, "-cpu", cpu, "-machine", "q35,kernel-irqchip=split"),
+        *("-accel", accel, "-cpu", cpu, "-machine", "q35,kernel-irqchip=split,mem-merge=off"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
         *("-serial", "stdio", "-kernel", str(image.bzimage)),
     ]

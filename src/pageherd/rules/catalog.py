@@ -12,17 +12,19 @@ from pageherd.rules import (
     ksm,
     lazyfree,
     migration,
+    numa,
     protection,
     reclaim,
     reuse,
     swapin,
     unshare,
+    userfaultfd,
 )
 from pageherd.rules.base import DECLARED, DecisionPoint
 
 FILES = (
     *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
-    *(lazyfree, counting, counting_proposals, huge, calls),
+    *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, calls),
 )
 
 POINTS: Final[dict[str, DecisionPoint]] = dict(

@@ -15,6 +15,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from pageherd.machine.folio import (
+    clear_flag,
+    compound_head,
+    folio_nr_pages,
+    has_flag,
+    is_large,
+    set_flag,
+    stands_for_many,
+)
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
@@ -32,15 +41,7 @@ from pageherd.machine.questions import (
     NO,
     YES,
 )
-from pageherd.machine.state import (
-    PG_MAYBE_SHARED,
-    clear_flag,
-    compound_head,
-    folio_nr_pages,
-    has_flag,
-    is_large,
-    set_flag,
-)
+from pageherd.machine.state import PG_MAYBE_SHARED
 from pageherd.rules.base import decision_point
 
 POINT = decision_point(
@@ -207,6 +208,9 @@ def total_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
         return YES if count > 1 else NO
     head = compound_head(s, frame)
     if s.entire_mapcount[head] != 0 or count > folio_nr_pages(s, head):
+        return YES
+    last = head + folio_nr_pages(s, head) - 1
+    if stands_for_many(s, last) and s.mapcount[last] > 1:
         return YES
     return YES if s.mapcount[head] > 1 else NO
 

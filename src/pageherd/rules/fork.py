@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pageherd.machine.folio import is_exclusive, page_maybe_dma_pinned
 from pageherd.machine.jit import KernelRecord
 from pageherd.machine.layout import State
 from pageherd.machine.questions import COPY_EARLY, FORK, FORK_SEQ, FORK_SWAP, SHARE_PAGE
-from pageherd.machine.state import is_exclusive, page_maybe_dma_pinned
 from pageherd.rules.base import decision_point, no, yes
 
 POINT = decision_point("fork", FORK, kernel_function="copy_present_page")

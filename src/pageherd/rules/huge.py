@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+from pageherd.machine.folio import folio_nr_pages, is_exclusive, page_count
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
+from pageherd.machine.lock import trylock_page, unlock_page
 from pageherd.machine.questions import (
     COLLAPSE_REFUSES,
     COPY,
     HUGE_REUSE,
     HUGE_UNSHARE,
     HUGE_ZERO_WRITE,
+    PMD_SPLIT_DIRTY,
     REUSE_PAGE,
     SPLIT_PMD,
+    SPLIT_ZEROS,
     WAIT_FOR_LOCK,
 )
-from pageherd.machine.state import (
-    folio_nr_pages,
-    in_swap_cache,
-    is_exclusive,
-    page_count,
-    try_to_free_swap,
-    trylock_page,
-    unlock_page,
-)
+from pageherd.machine.swap import in_swap_cache, try_to_free_swap
 from pageherd.rules.base import decision_point, no, yes
 from pageherd.rules.reuse import reuse_swap_page
 
@@ -101,3 +97,13 @@ COLLAPSES = decision_point(
 )
 COLLAPSES.group("refused", "SCAN_PAGE_RO; until v6.12", yes)
 COLLAPSES.group("allowed", "collapse_scan_pmd; v6.18 and later", no)
+
+DIRTY = decision_point(
+    "pmd-split-dirty", PMD_SPLIT_DIRTY, kernel_function="__split_huge_pmd_locked"
+)
+DIRTY.group("page", "__split_huge_pmd_locked; until v6.3, the folio is dirty and no entry is", no)
+DIRTY.group("entries", "__split_huge_pmd_locked; read in 6.12, every entry is as the PMD was", yes)
+
+ZEROS = decision_point("split-zeros", SPLIT_ZEROS, kernel_function="remap_page")
+ZEROS.group("kept", "remap_page; read in 6.1", no)
+ZEROS.group("zero-page", "try_to_map_unused_to_zeropage; read in 6.12 (b1f202060afe)", yes)

@@ -6,6 +6,7 @@ references never look like a pin.
 
 from __future__ import annotations
 
+from pageherd.machine.folio import is_exclusive, page_count
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
@@ -21,7 +22,6 @@ from pageherd.machine.questions import (
     REUSE_PAGE,
     SHARE_PAGE,
 )
-from pageherd.machine.state import is_exclusive, page_count
 from pageherd.rules.base import decision_point, no, yes
 
 REUSE = decision_point("hugetlb-reuse", HUGETLB_REUSE, kernel_function="hugetlb_wp, hugetlb_cow")

@@ -59,11 +59,21 @@ _NO_POPULATE: Final = {
     "populate_read": "a load (MADV_POPULATE_READ came with v5.14)",
     "populate_write": "a forced write fault (MADV_POPULATE_WRITE came with v5.14)",
 }
-_BEFORE_5_4: Final = _NO_POPULATE | {
-    "io_uring_register": "RDMA registration (io_uring came with v5.1)",
-    "pin": "get_user_pages_longterm() (FOLL_PIN came with v5.6)",
-    "pageout": "reclaim of a page mapped once (MADV_PAGEOUT came with v5.4)",
+_NO_MOVE: Final = {
+    "uffd_move": "nothing: EINVAL (UFFDIO_MOVE came with v6.8)",
 }
+_BEFORE_5_4: Final = (
+    _NO_POPULATE
+    | _NO_MOVE
+    | {
+        "uffd_register": "nothing: EINVAL (UFFDIO_REGISTER_MODE_WP came with v5.7)",
+        "uffd_protect": "nothing: EINVAL (UFFDIO_WRITEPROTECT came with v5.7)",
+        "uffd_unprotect": "nothing: EINVAL (UFFDIO_WRITEPROTECT came with v5.7)",
+        "io_uring_register": "RDMA registration (io_uring came with v5.1)",
+        "pin": "get_user_pages_longterm() (FOLL_PIN came with v5.6)",
+        "pageout": "reclaim of a page mapped once (MADV_PAGEOUT came with v5.4)",
+    }
+)
 
 ROWS: Final[tuple[Row, ...]] = (
     Row(
@@ -90,6 +100,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "still-mapped": "by-count",
             "copy-drops-swap": "no",
             "zap-drains": "yes",
+            "zap-table": "kept",
             "marks": "none",
             "force": "cow-broken-and-dirty",
             "mprotect-upgrade": "never",
@@ -109,6 +120,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "migration-dirty": "forgotten",
             "migration-drains": "never",
             "migration-order": "freeze-then-copy",
+            "migration-splits": "never",
+            "migration-soft-dirty": "kept",
             "migration-wait": "with-reference",
             "move-skips": "mapped-more-than-once",
             "rmap-stops": "when-unmapped",
@@ -126,6 +139,20 @@ ROWS: Final[tuple[Row, ...]] = (
             "swapout-splits": "without-pmd-entry",
             "swapin-maps": "one-page",
             "collapse-read-only": "refused",
+            "pmd-split-dirty": "page",
+            "split-zeros": "kept",
+            "swapout-zeros": "written",
+            "swapin-tail": "copied",
+            "mprotect-soft-dirty": "kept",
+            "swapoff-bits": "forgotten",
+            "uffd-features": "events",
+            "uffd-fork": "parent-tracks",
+            "uffd-mremap": "kept",
+            "uffd-unprotect": "read-only",
+            "numa-skips": "not-mapped-once",
+            "numa-write": "saved",
+            "numa-gup": "unless-forced",
+            "follow-inaccessible": "found",
             **_GET_ERA,
         },
         absent=_BEFORE_5_4,
@@ -151,8 +178,9 @@ ROWS: Final[tuple[Row, ...]] = (
             "ksm-reuse": "alone",
             "huge-reuse": "by-mapcount",
             "huge-zero-write": "small-pages",
+            "uffd-features": "write-protect",
         },
-        absent=_NO_POPULATE,
+        absent=_NO_POPULATE | _NO_MOVE,
     ),
     Row(
         "linux-5.10",
@@ -169,8 +197,10 @@ ROWS: Final[tuple[Row, ...]] = (
             "fork-seq": "checked",
             "reclaim-skips": "pinned-before-swap",
             "soft-dirty-skips": "pinned",
+            "uffd-fork": "child-tracks",
+            "numa-skips": "held-by-others",
         },
-        absent=_NO_POPULATE,
+        absent=_NO_POPULATE | _NO_MOVE,
     ),
     Row(
         "linux-5.18",
@@ -189,6 +219,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "migration-drains": "if-mapped",
             "huge-reuse": "by-refcount",
         },
+        absent=_NO_MOVE,
     ),
     Row(
         "linux-6.1",
@@ -215,8 +246,14 @@ ROWS: Final[tuple[Row, ...]] = (
             "hugetlb-force": "refused",
             "migration-exclusive": "in-the-entry",
             "migration-dirty": "in-the-entry",
+            "migration-soft-dirty": "of-dirty",
             "ksm-checks": "written-or-exclusive",
+            "swapoff-bits": "kept",
+            "uffd-fork": "child-tracks-and-copies",
+            "uffd-mremap": "cleared",
+            "follow-inaccessible": "skipped",
         },
+        absent=_NO_MOVE,
     ),
     Row(
         "linux-6.12",
@@ -225,6 +262,11 @@ ROWS: Final[tuple[Row, ...]] = (
         "linux-6.1",
         {
             "reuse": "by-exclusive-small",
+            "unshare-in-place": "as-write",
+            "pmd-split-dirty": "entries",
+            "split-zeros": "zero-page",
+            "swapout-zeros": "noted",
+            "swapin-tail": "mapped",
             "unshare": "pins-not-exclusive-or-longterm",
             "swapin-drop": "before-write-whole",
             "swapin-maps": "whole-folio",
@@ -240,8 +282,16 @@ ROWS: Final[tuple[Row, ...]] = (
             "rdma-ro": "pin-longterm-fast",
             "migration-drains": "if-mlocked",
             "migration-order": "copy-then-freeze",
+            "migration-splits": "if-partly-mapped",
+            "migration-soft-dirty": "of-dirty-pmds",
             "ksm-unmerge": "unshare-fault",
             "ksm-zero": "unshared",
+            "uffd-features": "move",
+            "uffd-unprotect": "writable-if-it-may",
+            "numa-skips": "shared-or-pinned",
+            "numa-write": "if-it-may",
+            "numa-gup": "takes-it",
+            "follow-inaccessible": "found",
         },
     ),
     Row(
@@ -251,9 +301,11 @@ ROWS: Final[tuple[Row, ...]] = (
         "linux-6.12",
         {
             "zap-drains": "no",
+            "zap-table": "freed",
             "hugetlb-force": "read-only",
             "lazyfree": "held-stays-lazy",
             "reuse": "by-exclusive-or-mm",
+            "mprotect-soft-dirty": "marked",
             "counting": "mm-ids",
             "huge-zero-write": "huge-page",
             "collapse-read-only": "allowed",
@@ -280,6 +332,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "unshare": "mapped-more-than-once",
             "unshare-in-place": "mapped-once",
             "copy-drops-swap": "yes",
+            "numa-skips": "not-mapped-once",
             "lazyfree": "unless-dirty",
             "mremap-checks": "first",
             "hugetlb-fork": "copy-if-pinned",
@@ -366,6 +419,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "reuse": "by-exclusive-bit",
             "huge-reuse": "by-exclusive",
             "copy-drops-swap": "yes",
+            "numa-skips": "not-mapped-once",
             "lazyfree": "unless-dirty",
             "mremap-checks": "first",
             "hugetlb-fork": "copy-if-pinned",

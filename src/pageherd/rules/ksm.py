@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pageherd.machine.folio import is_exclusive, page_count
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
+from pageherd.machine.pte import pte_of
 from pageherd.machine.questions import (
     COPY,
     KSM_BREAKS,
@@ -17,16 +19,9 @@ from pageherd.machine.questions import (
     WRITE_FAULT,
     YES,
 )
-from pageherd.machine.state import (
-    NONE,
-    PTE_DIRTY,
-    PTE_WRITE,
-    find_mapping,
-    in_swap_cache,
-    is_exclusive,
-    page_count,
-    pte_of,
-)
+from pageherd.machine.rmap import find_mapping
+from pageherd.machine.state import NONE, PTE_DIRTY, PTE_WRITE
+from pageherd.machine.swap import in_swap_cache
 from pageherd.rules.base import decision_point, no, yes
 
 CHECKS = decision_point("ksm-checks", KSM_CHECKS, kernel_function="write_protect_page")

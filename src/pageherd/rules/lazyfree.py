@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pageherd.machine.folio import has_flag, page_count
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.questions import DROP_IT, KEEP_IT, KEEP_LAZY, LAZYFREE
-from pageherd.machine.state import PG_DIRTY, has_flag, page_count
+from pageherd.machine.state import PG_DIRTY
 from pageherd.rules.base import decision_point
 
 POINT = decision_point("lazyfree", LAZYFREE, kernel_function="try_to_unmap_one")

@@ -5,23 +5,29 @@ And rmap-stops: when a walk over the mappings of a page ends, for reclaim and mi
 
 from __future__ import annotations
 
+from pageherd.machine.folio import is_large
 from pageherd.machine.jit import KernelRecord
 from pageherd.machine.layout import State
 from pageherd.machine.migrate import WAS_MAPPED, WAS_MLOCKED
 from pageherd.machine.questions import (
     COUNT_FOLIO,
     COUNT_SHARED,
+    DIRTY_ALL,
+    DIRTY_PMDS,
+    FOLLOW_INACCESSIBLE,
     MIGRATION_COPIES_FIRST,
     MIGRATION_DIRTY,
     MIGRATION_DRAINS,
     MIGRATION_EXCLUSIVE,
+    MIGRATION_SOFT_DIRTY,
+    MIGRATION_SPLITS,
     MIGRATION_WAIT_HOLDS,
     MOVE_SKIPS,
     NO,
     RMAP_STOPS,
     YES,
 )
-from pageherd.machine.state import ask, is_large
+from pageherd.machine.state import ask
 from pageherd.rules.base import decision_point, no, yes
 from pageherd.rules.reclaim import mapped_twice_by_rmap
 
@@ -65,6 +71,32 @@ ORDER = decision_point(
 ORDER.group("freeze-then-copy", "migrate_page_move_mapping; until v6.1", no)
 ORDER.group("copy-then-freeze", "__migrate_folio; read in 6.12 to 7.3 (060913999d7a)", yes)
 
+SOFT_DIRTY = decision_point(
+    "migration-soft-dirty",
+    MIGRATION_SOFT_DIRTY,
+    kernel_function="remove_migration_pte, remove_migration_pmd",
+)
+SOFT_DIRTY.group("kept", "dirty bits were forgotten, so none comes back; until v6.0", no)
+
+
+@SOFT_DIRTY.alternative("of-dirty-pmds", "pte_clear_soft_dirty() of a page's; read in 6.12 to 7.3")
+def of_dirty_pmds(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """pmd_mkdirty() makes the entry soft-dirty; a page's is cleared again if it was not."""
+    return DIRTY_PMDS
+
+
+@SOFT_DIRTY.alternative("of-dirty", "pte_mkdirty() comes after pte_mksoft_dirty(); read in 6.1")
+def of_dirty(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Every dirty entry comes back soft-dirty."""
+    return DIRTY_ALL
+
+
+SPLITS = decision_point(
+    "migration-splits", MIGRATION_SPLITS, kernel_function="migrate_pages_batch, migrate_folio_move"
+)
+SPLITS.group("never", "the new folio is on no queue; read in v4.19 to 6.1", no)
+SPLITS.group("if-partly-mapped", "folio_test_partially_mapped(); read in 6.12 to 7.3", yes)
+
 WAIT = decision_point(
     "migration-wait", MIGRATION_WAIT_HOLDS, kernel_function="__migration_entry_wait"
 )
@@ -87,6 +119,14 @@ def mapped_more_than_once(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 
 MOVE.group("mapped-twice-by-rmap", "proposal: look the mappings up with rmap", mapped_twice_by_rmap)
+
+FOLLOW = decision_point(
+    "follow-inaccessible", FOLLOW_INACCESSIBLE, kernel_function="follow_page_pte"
+)
+FOLLOW.group("found", "follow_page_pte, FOLL_NUMA; folio_walk_start, break_ksm_pmd_entry", yes)
+FOLLOW.group(
+    "skipped", "gup_can_follow_protnone; v6.1 (474098edac26): as if it were NUMA balancing's", no
+)
 
 STOPS = decision_point("rmap-stops", RMAP_STOPS, kernel_function="rmap_walk_anon, page_not_mapped")
 STOPS.group("at-the-end", "proposal: without a count the walk visits every process", no)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pageherd.machine.folio import is_anon, is_exclusive, page_maybe_dma_pinned
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
+from pageherd.machine.pte import pte_of, userfaultfd_pte_wp
 from pageherd.machine.questions import (
     FORCE,
     FORCE_FORGETS,
     MARKS,
+    MPROTECT_SOFT_DIRTY,
     MPROTECT_UPGRADE,
     MREMAP_UNMAPS_FIRST,
     NO,
@@ -23,10 +26,6 @@ from pageherd.machine.state import (
     PTE_SOFT_DIRTY,
     VM_SOFTDIRTY,
     VM_WRITE,
-    is_anon,
-    is_exclusive,
-    page_maybe_dma_pinned,
-    pte_of,
 )
 from pageherd.rules.base import decision_point, no, yes
 
@@ -61,10 +60,11 @@ def exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 @helper
 def needs_tracking(s: State, mm: int, page: int) -> bool:
-    """vma_soft_dirty_enabled() and the entry is not soft-dirty: a write must be noticed."""
-    if int(s.vma[mm, page]) & VM_SOFTDIRTY:
-        return False
-    return (pte_of(s, mm, page) & PTE_SOFT_DIRTY) == 0
+    """A write must be noticed: pte_needs_soft_dirty_wp(), userfaultfd_pte_wp()."""
+    pte = pte_of(s, mm, page)
+    if userfaultfd_pte_wp(s, mm, page, pte):
+        return True
+    return (int(s.vma[mm, page]) & VM_SOFTDIRTY) == 0 and (pte & PTE_SOFT_DIRTY) == 0
 
 
 FORGETS = decision_point("force-retry", FORCE_FORGETS, kernel_function="faultin_page")
@@ -113,3 +113,9 @@ ZERO.group("counted", "try_grab_page; until v6.4", yes)
 MOVE = decision_point("mremap-checks", MREMAP_UNMAPS_FIRST, kernel_function="mremap, mremap_to")
 MOVE.group("late", "mremap_to; until v5.15, what is at the new address is unmapped first", yes)
 MOVE.group("first", "mremap; v5.16 (550a7d60bd5e), a bad old address changes nothing", no)
+
+BATCH = decision_point(
+    "mprotect-soft-dirty", MPROTECT_SOFT_DIRTY, kernel_function="modify_prot_start_ptes"
+)
+BATCH.group("kept", "change_pte_range; read in 6.12, one entry after the other", no)
+BATCH.group("marked", "modify_prot_start_ptes; read in 6.18: pte_mkdirty() of x86 marks both", yes)

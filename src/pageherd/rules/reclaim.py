@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from pageherd.machine.folio import (
+    compound_head,
+    has_flag,
+    is_exclusive,
+    is_large,
+    page_maybe_dma_pinned,
+)
 from pageherd.machine.jit import KernelRecord
 from pageherd.machine.layout import State
 from pageherd.machine.questions import (
@@ -15,22 +22,15 @@ from pageherd.machine.questions import (
     RECLAIM_SKIPS,
     STILL_MAPPED,
     SWAPOUT_SPLITS,
+    SWAPOUT_ZEROS,
     UNMAP_REFUSES,
     YES,
     ZAP_DRAINS,
+    ZAP_FREES_TABLE,
 )
-from pageherd.machine.state import (
-    NONE,
-    PG_PARTIALLY_MAPPED,
-    ask,
-    compound_head,
-    find_mapping,
-    has_flag,
-    in_swap_cache,
-    is_exclusive,
-    is_large,
-    page_maybe_dma_pinned,
-)
+from pageherd.machine.rmap import find_mapping
+from pageherd.machine.state import NONE, PG_PARTIALLY_MAPPED, ask
+from pageherd.machine.swap import in_swap_cache
 from pageherd.rules.base import decision_point, no, yes
 
 PAGEOUT = decision_point(
@@ -135,6 +135,16 @@ def by_rmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
 COPY_DROPS = decision_point("copy-drops-swap", COPY_DROPS_SWAP, kernel_function="wp_page_copy")
 COPY_DROPS.group("no", "wp_page_copy; until 5.10.y", no)
 COPY_DROPS.group("yes", "wp_page_copy, free_swap_cache; v5.15 and later", yes)
+
+ZEROS = decision_point("swapout-zeros", SWAPOUT_ZEROS, kernel_function="swap_writepage")
+ZEROS.group("written", "swap_writepage; until v6.11", no)
+ZEROS.group("noted", "swap_zeromap_folio_set(); v6.12 (0ca0c24e3211)", yes)
+
+ZAP_TABLE = decision_point(
+    "zap-table", ZAP_FREES_TABLE, kernel_function="zap_pte_range, try_to_free_pte"
+)
+ZAP_TABLE.group("kept", "zap_pte_range; until v6.13", no)
+ZAP_TABLE.group("freed", "try_to_free_pte: CONFIG_PT_RECLAIM; read in 6.18 and 7.3", yes)
 
 ZAP = decision_point("zap-drains", ZAP_DRAINS, kernel_function="unmap_region, exit_mmap")
 ZAP.group("no", "unmap_region; v6.18 and later", no)

@@ -6,8 +6,20 @@ honours holders that do not (an LRU batch), and an exclusive mark has to be kept
 
 from __future__ import annotations
 
+from pageherd.machine.folio import (
+    compound_head,
+    folio_nr_pages,
+    has_flag,
+    is_exclusive,
+    is_large,
+    page_count,
+    set_flag,
+    stands_for_many,
+)
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
+from pageherd.machine.lock import locked_by_other, trylock_page, unlock_page
+from pageherd.machine.lru import lru_add_drain
 from pageherd.machine.questions import (
     COPY,
     COUNT_FOLIO,
@@ -16,26 +28,12 @@ from pageherd.machine.questions import (
     REUSE_PAGE,
     WAIT_FOR_LOCK,
 )
-from pageherd.machine.state import (
-    PG_DIRTY,
-    PG_LRU,
-    PG_WRITEBACK,
-    ask,
-    compound_head,
+from pageherd.machine.state import PG_DIRTY, PG_LRU, PG_WRITEBACK, ask
+from pageherd.machine.swap import (
     delete_from_swap_cache,
-    folio_nr_pages,
-    has_flag,
     in_swap_cache,
-    is_exclusive,
-    is_large,
-    locked_by_other,
-    lru_add_drain,
-    page_count,
-    set_flag,
     swap_count_of,
     try_to_free_swap,
-    trylock_page,
-    unlock_page,
 )
 from pageherd.rules.base import decision_point
 
@@ -101,7 +99,7 @@ def by_mapcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
 @POINT.alternative("by-refcount", "do_wp_page; v5.9 to v5.17 (09854ba94c6a)")
 def by_refcount(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Reuse when the refcount is exactly 1; never sleep, so a busy page lock means copy."""
-    if page_count(s, frame) != 1:
+    if page_count(s, frame) != 1 or stands_for_many(s, frame):
         return COPY
     if not trylock_page(s, t, frame):
         return COPY
@@ -116,7 +114,7 @@ def alone_after_drop(s: State, t: int, frame: int) -> int:
 
     More than three references cannot all be the mapping, this CPU's batch and the swap cache.
     """
-    if page_count(s, frame) > 3:
+    if page_count(s, frame) > 3 or stands_for_many(s, frame):
         return COPY
     if not has_flag(s, frame, PG_LRU):
         lru_add_drain(s, int(s.t_cpu[t]))
@@ -164,7 +162,8 @@ def by_exclusive_or_mm(s: State, t: int, k: KernelRecord, frame: int) -> int:
         return REUSE_PAGE
     if not is_large(s, frame):
         return alone_after_drop(s, t, frame)
-    if ask(s, t, k, COUNT_FOLIO, frame) <= 1 or ask(s, t, k, COUNT_SHARED, frame):
+    single = ask(s, t, k, COUNT_FOLIO, frame) <= 1 and not stands_for_many(s, frame)
+    if single or ask(s, t, k, COUNT_SHARED, frame):
         return COPY
     if in_swap_cache(s, frame):
         if not trylock_page(s, t, frame):

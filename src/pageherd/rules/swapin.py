@@ -5,8 +5,11 @@ The machine has already dropped the swap entry's count when it asks.
 
 from __future__ import annotations
 
+from pageherd.machine.folio import folio_nr_pages, has_flag, is_ksm, page_count
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
+from pageherd.machine.lru import lru_add_drain
+from pageherd.machine.pte import pte_of
 from pageherd.machine.questions import (
     DROP_AFTER,
     DROP_BEFORE,
@@ -22,7 +25,9 @@ from pageherd.machine.questions import (
     SWAPIN,
     SWAPIN_DROP,
     SWAPIN_READ_MAPS_WRITABLE,
+    SWAPIN_TAIL_COPIES,
     SWAPIN_WHOLE,
+    SWAPOFF_KEEPS_BITS,
     YES,
 )
 from pageherd.machine.state import (
@@ -32,14 +37,8 @@ from pageherd.machine.state import (
     PTE_SWP_EXCLUSIVE,
     SWAP_ZRAM,
     VM_LOCKED,
-    folio_nr_pages,
-    has_flag,
-    is_ksm,
-    lru_add_drain,
-    page_count,
-    pte_of,
-    was_bypassed,
 )
+from pageherd.machine.swap import was_bypassed
 from pageherd.rules.base import decision_point, no, yes
 from pageherd.rules.protection import needs_tracking
 from pageherd.rules.reuse import reuse_swap_page
@@ -177,6 +176,10 @@ EXCLUSIVE = decision_point("swap-exclusive", SWAP_EXCLUSIVE, kernel_function="tr
 EXCLUSIVE.group("forgotten", "try_to_unmap_one; until v5.18", no)
 EXCLUSIVE.group("in-the-entry", "try_to_unmap_one, pte_swp_mkexclusive; v5.19 (1493a1913e34)", yes)
 
+BITS = decision_point("swapoff-bits", SWAPOFF_KEEPS_BITS, kernel_function="unuse_pte")
+BITS.group("forgotten", "unuse_pte; until v5.18, read in 5.10.262: only the page is mapped", no)
+BITS.group("kept", "unuse_pte; v5.19 (14a762dd1977)", yes)
+
 READAHEAD = decision_point(
     "readahead-drains", READAHEAD_DRAINS, kernel_function="swap_cluster_readahead"
 )
@@ -186,3 +189,7 @@ READAHEAD.group("yes", "swap_vma_readahead, lru_add_drain; more than one page, u
 MLOCK = decision_point("mlock-batch", MLOCK_HOLDS, kernel_function="mlock_folio, mlock_vma_folio")
 MLOCK.group("none", "mlock_vma_page; until v5.17", no)
 MLOCK.group("holds", "mlock_folio, mlock_page; v5.18 (2fbb0c10d1e8)", yes)
+
+TAIL = decision_point("swapin-tail", SWAPIN_TAIL_COPIES, kernel_function="ksm_might_need_to_copy")
+TAIL.group("copied", "ksm_might_need_to_copy; read in 6.1: a tail page has no index", yes)
+TAIL.group("mapped", "ksm_might_need_to_copy; read in 6.12: a large folio is left alone", no)

@@ -5,29 +5,22 @@ And unshare-in-place: whether the unshare fault may leave the page where it is. 
 
 from __future__ import annotations
 
+from pageherd.machine.folio import is_anon, is_exclusive, is_ksm, page_count
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
+from pageherd.machine.pte import pte_of
 from pageherd.machine.questions import (
     BREAK_COW,
     COPY,
     COUNT_PAGE,
+    REUSE,
     REUSE_PAGE,
     TAKE,
     UNSHARE,
     UNSHARE_FIRST,
     UNSHARE_IN_PLACE,
 )
-from pageherd.machine.state import (
-    FOLL_LONGTERM,
-    FOLL_PIN,
-    PTE_PRESENT,
-    ask,
-    is_anon,
-    is_exclusive,
-    is_ksm,
-    page_count,
-    pte_of,
-)
+from pageherd.machine.state import FOLL_LONGTERM, FOLL_PIN, PTE_PRESENT, ask
 from pageherd.rules.base import decision_point, no
 from pageherd.rules.reuse import alone_after_drop
 
@@ -115,6 +108,12 @@ def in_place_by_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
     if is_exclusive(s, frame):
         return REUSE_PAGE
     return alone_after_drop(s, t, frame)
+
+
+@IN_PLACE.alternative("as-write", "do_wp_page with FAULT_FLAG_UNSHARE; read in 6.12")
+def in_place_as_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As the rule `reuse` decides about a write fault, also of a page of a large folio."""
+    return ask(s, t, k, REUSE, frame)
 
 
 @IN_PLACE.alternative("by-refcount", "proposal: v1 06/11 with the refcount in place of mapcount")

@@ -15,7 +15,8 @@ from pageherd.machine.jit import (
     helper,
 )
 from pageherd.machine.layout import State, States
-from pageherd.machine.state import LIVE, NONE, UNUSED, VM_LOCKED, VM_MAPPED, maps_here
+from pageherd.machine.rmap import maps_here
+from pageherd.machine.state import LIVE, NONE, UNUSED, VM_LOCKED, VM_MAPPED
 from pageherd.machine.watch import ALIVE
 from pageherd.promises.checks import check_state
 from pageherd.promises.leaks import check_leaks

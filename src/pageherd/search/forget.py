@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from pageherd.machine.folio import clear_flag, free_if_unused, has_flag
 from pageherd.machine.jit import KernelRecord, driver, helper, invoke_rule
 from pageherd.machine.layout import State, States
+from pageherd.machine.pte import set_pte
 from pageherd.machine.questions import REUSE, REUSE_PAGE
 from pageherd.machine.state import (
     DEAD,
@@ -41,10 +43,6 @@ from pageherd.machine.state import (
     VM_SOFTDIRTY,
     VM_WRITE,
     ZERO_FRAME,
-    clear_flag,
-    free_if_unused,
-    has_flag,
-    set_pte,
 )
 from pageherd.machine.watch import (
     GET_FORK,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from pageherd.machine.operations import (
     Operation,
     build,
     encode,
+    features_from_words,
     flags_from_words,
 )
 from pageherd.machine.verbs import FILE_VERBS, VERBS, Kind, Result
@@ -158,6 +159,8 @@ def _with_argument(o: Operands, names: Names, kind: Kind, argument: Argument) ->
         frame_from = FRAME_OF_PAGE if kind is Kind.FRAME else o.frame_from
         process, page = names.processes.index(argument.process), names.pages.index(argument.page)
         return replace(o, mm=process, page=page, frame_from=frame_from)
+    if kind is Kind.FEATURES:
+        return replace(o, value=features_from_words(cast("tuple[str, ...]", argument)))
     if isinstance(argument, tuple):
         return replace(o, flags=flags_from_words(argument))
     if isinstance(argument, int):

@@ -38,6 +38,7 @@ WORDS: Final = {
     "fault": st.SEGV,
     "busy": st.BUSY,
     "full": st.FULL,
+    "notified": st.NOTIFIED,
     "absent": st.ABSENT,
     "zero": st.ZEROED,
     "present": st.PRESENT,

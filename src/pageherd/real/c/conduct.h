@@ -91,16 +91,18 @@ static bool finished(struct step *s)
 /* Run the steps from `first` to before `last`, which belong to one group or are one; false: hang. */
 static bool run_steps(int first, int last)
 {
-	struct written written = { .count = 0 };
+	static struct written written;
 	struct step *s;
 
+	written.count = 0;
 	for (int i = first; i < last; i++) {
 		s = &shared->steps[i];
 		s->by = s->thread == KERNEL ? NULL : poster(s);
 		if (s->run == reclaim_pages)
 			may_write_all(&written);
-		if (s->constant == MADV_PAGEOUT && written.count < MAX_PROCESSES * MAX_PAGES)
-			written.frames[written.count++] = frame_of(s->by->process, s->a);
+		if (s->constant == MADV_PAGEOUT)
+			for (int page = s->a; page < s->a + s->span; page++)
+				may_write(&written, s->by->process, page);
 		if (s->thread == KERNEL)
 			s->result = s->run(s);
 		else
@@ -124,8 +126,10 @@ static bool start_all(void)
 {
 	for (int t = 0; t < shared->nr_threads; t++)
 		shared->threads[t].posted = shared->threads[t].done = 0;
-	for (int n = 0; n < shared->nr_processes; n++)
+	for (int n = 0; n < shared->nr_processes; n++) {
 		shared->pids[n] = 0;
+		memcpy(shared->mapped_width[n], shared->width, sizeof(shared->width));
+	}
 	for (int i = 0; i < shared->nr_steps; i++)
 		if (shared->steps[i].run == fork_process)
 			shared->pids[shared->steps[i].a] = -1;
@@ -195,6 +199,8 @@ static int run_program(void)
 {
 	bool whole = true, clean = true;
 
+	if (shared->range_pages)
+		huge_prepare();
 	printf("program %s\n", shared->id);
 	for (int i = 0; i < shared->repeat && whole && clean && !stopped(); i++) {
 		if (i)
@@ -204,6 +210,8 @@ static int run_program(void)
 	}
 	if (stopped())
 		return 128 + stop_signal;
+	if (shared->range_pages && huge_failures_now() != huge_failures)
+		puts("no-huge");
 	puts(clean ? "end" : "stuck");
 	fflush(stdout);
 	return clean ? 0 : 4;

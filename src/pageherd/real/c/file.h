@@ -87,15 +87,23 @@ static int huge_page_works(void)
 	return error;
 }
 
-static size_t size_at(int page)
+static __thread int self; /* the thread of the test that runs here */
+
+static int *width_at(int page)
 {
-	return huge[page] ? HUGE_SIZE : page_size;
+	return &shared->mapped_width[shared->threads[self].process][page];
 }
 
-/* A mapping of a huge page cannot be replaced in part. */
+static size_t size_at(int page)
+{
+	return huge[page] ? HUGE_SIZE : *width_at(page) * page_size;
+}
+
+/* A mapping of a huge page cannot be replaced in part; nor is what was moved here of this page's width. */
 static void vacate(int page)
 {
-	if (huge[page])
-		munmap(page_at(page), HUGE_SIZE);
+	if (huge[page] || *width_at(page) != shared->width[page])
+		munmap(page_at(page), size_at(page));
 	huge[page] = false;
+	*width_at(page) = shared->width[page];
 }

@@ -201,6 +201,7 @@ static void set_levers(void)
         {"/sys/kernel/mm/transparent_hugepage/enabled", "madvise"},
         {"/sys/kernel/mm/transparent_hugepage/defrag", "madvise"},
         {"/sys/kernel/mm/ksm/run", "0"},
+        {"/sys/block/vda/queue/rotational", "0"}, /* or no huge page is swapped out whole */
     };
     struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);

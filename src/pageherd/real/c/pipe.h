@@ -13,12 +13,18 @@ static int pipe_open(struct pipe *p)
 	return 0;
 }
 
-/* One reference to the page at `from`. */
+/* One reference to each page of the memory at `from`; -EILSEQ: to some of them only. */
 static int pipe_take(const struct pipe *p, void *from, size_t length)
 {
 	struct iovec iov = { .iov_base = from, .iov_len = length };
+	ssize_t taken;
 
-	return vmsplice(p->write_end, &iov, 1, 0) < 0 ? -errno : 0;
+	if (length > (size_t)getpagesize() && fcntl(p->write_end, F_SETPIPE_SZ, length) < 0)
+		return -errno;
+	taken = vmsplice(p->write_end, &iov, 1, SPLICE_F_NONBLOCK);
+	if (taken > 0 && (size_t)taken < length)
+		return -EILSEQ;
+	return taken < 0 ? -errno : 0;
 }
 
 /* Look at the first bytes through the reference, and leave it in the pipe. */

@@ -50,7 +50,7 @@ static void probe(void)
 {
 	struct utsname name;
 	uint64_t word = 0;
-	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), error = 0;
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), error = 0, no_bit;
 
 	uname(&name);
 	printf("release %s\n", name.release);
@@ -70,12 +70,26 @@ static void probe(void)
 	report("soft-dirty", soft_dirty_works(pagemap));
 	report("forced-writes", forced_write_works());
 	report("hugetlb", -huge_page_works());
+	error = find_nodes();
+	report("nodes", error);
+	report("nodes-of-all", error ? error : -move_away(0, scratch, MPOL_MF_MOVE_ALL));
+	error = 0;
+	thp_probe(pagemap);
+	report("thp", thp_error);
+	report("thp-split", split_error);
+	report("collapse", thp_error ? thp_error : collapse_works());
+	report("userfaultfd", uffd_works(&no_bit));
+	report("uffd-wp-bit", no_bit);
+	ksm_probe(pagemap);
+	report("ksm", ksm_error);
+	ask(kpageflags, frame_in(entry_at(pagemap, scratch)) * sizeof(word), &word);
+	report("ksm-flag", word >> KPF_KSM & 1 ? EINVAL : 0); /* 6.12 says it of every anonymous page */
 	for (int i = 0; i < MAX_REFERENCES && !error; i++)
-		error = pipe_open(&pipes[i]) ? errno : pipe_open(&asides[i]) ? errno : 0;
+		error = pipe_open(&pipes[i]) || pipe_open(&rests[i]) || pipe_open(&asides[i]) ? errno : 0;
 	for (int i = 0; i < MAX_CROWDS && !error; i++)
 		error = -pipe_open(&crowds[i]);
 	if (!error)
-		fcntl(crowds[0].write_end, F_SETPIPE_SZ, TEES_IN_PIPE * page_size);
+		fcntl(crowds[0].write_end, F_SETPIPE_SZ, PAGES_IN_PIPE * page_size);
 	report("pipe", error);
 	error = 0;
 	for (int i = 0; i < MAX_REFERENCES && !error; i++)

@@ -76,5 +76,7 @@ static int start_process(int n, int flags)
 
 static int fork_process(struct step *s)
 {
+	memcpy(shared->mapped_width[s->a], shared->mapped_width[shared->threads[self].process],
+	       sizeof(shared->mapped_width[s->a]));
 	return start_process(s->a, CLONE_PARENT);
 }

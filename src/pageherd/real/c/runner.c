@@ -56,9 +56,14 @@
 #include "nbd.h"
 #include "shared.h"
 #include "file.h"
+#include "settings.h"
 #include "swap.h"
 #include "reclaim.h"
+#include "migrate.h"
 #include "facts.h"
+#include "thp.h"
+#include "uffd.h"
+#include "ksm.h"
 #include "steps.h"
 #include "processes.h"
 #include "conduct.h"
@@ -66,6 +71,8 @@
 
 /* ---- reading programs --------------------------------------------------------------------------- */
 
+static int thp_failed; /* why the program's huge ranges could not be had */
+static int ksm_failed; /* why ksmd could not be had */
 static int swap_error; /* why the swap that was asked for last could not be had; 0 if it could */
 
 static int refuse(const char *line)
@@ -90,7 +97,29 @@ static bool read_program(const char *line)
 		return false;
 	shared->facts = facts;
 	shared->drain = drained;
+	thp_failed = ksm_failed = 0;
+	for (int page = 0; page < MAX_PAGES; page++) {
+		shared->place[page] = page * PAGE_GAP;
+		shared->width[page] = 1;
+	}
 	return within(shared->nr_processes, MAX_PROCESSES + 1) && within(shared->nr_pages, MAX_PAGES + 1);
+}
+
+/* The pages of a range lie in a row, the last one is as wide as it takes. */
+static bool read_range(const char *line)
+{
+	int first, pages;
+
+	if (sscanf(line, "range %9d %9d", &first, &pages) != 2 || !within(first, MAX_PAGES) ||
+	    pages < 2 || first + pages > shared->nr_pages)
+		return false;
+	for (int i = 1; i < pages; i++)
+		shared->place[first + i] = shared->place[first] + i;
+	shared->width[first + pages - 1] = RANGE_WIDTH - pages + 1;
+	shared->range_pages = pages;
+	if (!thp_failed)
+		thp_failed = thp_error ? -thp_error : thp_start();
+	return true;
 }
 
 static bool read_thread(const char *line)
@@ -109,12 +138,13 @@ static bool read_step(const char *line)
 	struct step *s = &shared->steps[shared->nr_steps];
 	char verb[32];
 
-	if (shared->nr_steps == MAX_STEPS || sscanf(line, "step %9d %9d %31s %9d %9d %9d", &s->thread,
-						    &s->group, verb, &s->a, &s->b, &s->value) != 6)
+	s->span = 1;
+	if (shared->nr_steps == MAX_STEPS || sscanf(line, "step %9d %9d %31s %9d %9d %9d %9d", &s->thread,
+						    &s->group, verb, &s->a, &s->b, &s->value, &s->span) < 6)
 		return false;
 	if (s->thread != KERNEL && !within(s->thread, shared->nr_threads))
 		return false;
-	if (!within(s->a, MAX_PAGES) || !within(s->b, MAX_PAGES))
+	if (!within(s->a, MAX_PAGES) || !within(s->b, MAX_PAGES) || s->span < 1 || s->a + s->span > MAX_PAGES)
 		return false;
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++) {
 		if (strcmp(verb, verbs[i].name))
@@ -124,6 +154,8 @@ static bool read_step(const char *line)
 		s->reads = verbs[i].reads;
 		if (s->run == map_huge && !pool_error)
 			pool_error = pool_start();
+		if (s->run == merge_pages && !ksm_failed)
+			ksm_failed = ksm_error ? -ksm_error : ksm_start();
 		shared->nr_steps++;
 		return true;
 	}
@@ -145,10 +177,10 @@ static bool read_swap(const char *line)
 	return true;
 }
 
-/* Without the swap or the huge pages that it needs a program is not run: it shows no step. */
+/* Without the swap, huge pages or ksmd that it needs a program is not run: it shows no step. */
 static int run_or_pass(void)
 {
-	if (!swap_error && !pool_error)
+	if (!swap_error && !pool_error && !thp_failed && !ksm_failed)
 		return run_program();
 	printf("program %s\nend\n", shared->id);
 	return 0;
@@ -162,6 +194,8 @@ static int serve(void)
 	while (!error && fgets(line, sizeof(line), stdin)) {
 		if (!strncmp(line, "program ", 8))
 			error = read_program(line) ? 0 : refuse(line);
+		else if (!strncmp(line, "range ", 6))
+			error = read_range(line) ? 0 : refuse(line);
 		else if (!strncmp(line, "thread ", 7))
 			error = read_thread(line) ? 0 : refuse(line);
 		else if (!strncmp(line, "step ", 5))
@@ -210,6 +244,8 @@ int main(void)
 	status = serve();
 	swap_stop();
 	pool_stop();
+	settings_back(&thp);
+	ksm_stop();
 	reclaim_close();
 	if (have_nbd)
 		nbd_close(&nbd);

@@ -11,7 +11,8 @@
 #define STEP_SECONDS 10
 #define KERNEL (-1)
 #define MAX_CROWDS 10	   /* pipes for references made by tee() */
-#define TEES_IN_PIPE 256   /* a pipe of 1 MiB, what an ordinary user may have */
+#define PAGES_IN_PIPE 256  /* a pipe of 1 MiB, what an ordinary user may have */
+#define RANGE_WIDTH 512	   /* pages of memory in a huge range */
 
 typedef uint16_t value_t; /* what a page holds: its first bytes */
 
@@ -21,6 +22,7 @@ struct step {
 	int thread, group; /* steps of one group (not 0) run at the same time */
 	int (*run)(struct step *);
 	int a, b, value, constant;
+	int span; /* more than 1: on all pages of the huge range that `a` is the first of */
 	int result, seen; /* 0 or -errno; the value read */
 	bool reads;
 	struct thread *by; /* that does it */
@@ -32,6 +34,7 @@ struct reference {
 	enum kind kind;
 	int page, thread; /* that it was taken of and by */
 	bool read_only;
+	size_t length; /* of the memory that it is to */
 	int teed; /* references made by tee(); one test makes them of one reference only */
 };
 
@@ -50,10 +53,14 @@ static struct shared {
 	uint32_t release; /* the threads of a group wait for it */
 	int nr_processes, nr_threads, nr_pages, nr_steps, repeat;
 	bool facts, drain;
+	int range_pages; /* of each huge range; 0: the program has none */
+	int place[MAX_PAGES], width[MAX_PAGES]; /* of a page, in pages of memory: from the first on */
+	int mapped_width[MAX_PROCESSES][MAX_PAGES]; /* as the process has it now, after mremap */
 	char id[64];
 } *shared;
 
-static struct pipe pipes[MAX_REFERENCES], asides[MAX_REFERENCES], crowds[MAX_CROWDS];
+static struct pipe pipes[MAX_REFERENCES], rests[MAX_REFERENCES]; /* a page's memory fits into both */
+static struct pipe asides[MAX_REFERENCES], crowds[MAX_CROWDS];
 static struct ring rings[MAX_REFERENCES];
 static struct vfio vfio;
 static struct nbd nbd;
@@ -64,7 +71,7 @@ static pid_t conductor;
 
 static void *page_at(int page)
 {
-	return (void *)(FIRST_PAGE + (size_t)page * PAGE_GAP * page_size);
+	return (void *)(FIRST_PAGE + (size_t)shared->place[page] * page_size);
 }
 
 /* The CPUs that this program may use; the test's CPU n is the n-th of them. */

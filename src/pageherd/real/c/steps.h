@@ -9,7 +9,6 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-static __thread int self; /* the thread of the test that runs here */
 static __thread sigjmp_buf on_fault;
 static __thread volatile sig_atomic_t guarded;
 
@@ -20,34 +19,58 @@ static int result_of(long returned)
 
 static void fault_handler(int signal)
 {
-	(void)signal;
 	if (guarded)
-		siglongjmp(on_fault, 1);
+		siglongjmp(on_fault, signal);
 	_exit(99);
+}
+
+/* What a step works on: one page, all the memory that it stands for, or a range. */
+static size_t extent_of(struct step *s)
+{
+	return s->span > 1 ? HUGE_SIZE : size_at(s->a);
+}
+
+/* Touch the first bytes of every page; -EILSEQ if not all gave or did the same. */
+static int touch(struct step *s, bool write)
+{
+	volatile char *from = page_at(s->a);
+	const volatile size_t size = huge[s->a] ? page_size : extent_of(s);
+	volatile size_t at = 0;
+	bool unlike = false;
+
+	switch (sigsetjmp(on_fault, 1)) {
+	case 0:
+		break;
+	case SIGBUS: /* of a userfaultfd, if there is one: told to it, and to be done again */
+		guarded = 0;
+		return at ? -EILSEQ : uffd_owner == getpid() ? -ERESTART : -EFAULT;
+	default:
+		guarded = 0;
+		return at ? -EILSEQ : -EFAULT;
+	}
+	guarded = 1;
+	for (; at < size; at += page_size) {
+		volatile value_t *word = (volatile value_t *)(from + at);
+
+		if (write)
+			*word = (value_t)s->value;
+		else if (at)
+			unlike |= *word != s->seen;
+		else
+			s->seen = *word;
+	}
+	guarded = 0;
+	return unlike ? -EILSEQ : 0;
 }
 
 static int read_page(struct step *s)
 {
-	if (sigsetjmp(on_fault, 1)) {
-		guarded = 0;
-		return -EFAULT;
-	}
-	guarded = 1;
-	s->seen = *(volatile value_t *)page_at(s->a);
-	guarded = 0;
-	return 0;
+	return touch(s, false);
 }
 
 static int write_page(struct step *s)
 {
-	if (sigsetjmp(on_fault, 1)) {
-		guarded = 0;
-		return -EFAULT;
-	}
-	guarded = 1;
-	*(volatile value_t *)page_at(s->a) = (value_t)s->value;
-	guarded = 0;
-	return 0;
+	return touch(s, true);
 }
 
 static int map_page(struct step *s)
@@ -55,11 +78,12 @@ static int map_page(struct step *s)
 	void *map;
 
 	vacate(s->a);
-	map = mmap(page_at(s->a), page_size, PROT_READ | PROT_WRITE,
+	map = mmap(page_at(s->a), extent_of(s), PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	if (map == MAP_FAILED)
 		return -errno;
-	madvise(map, page_size, MADV_NOHUGEPAGE); /* EINVAL where the kernel has none */
+	if (!shared->range_pages)
+		madvise(map, page_size, MADV_NOHUGEPAGE); /* EINVAL where the kernel has none */
 	return 0;
 }
 
@@ -103,21 +127,22 @@ static int write_test_file(struct step *s)
 
 static int unmap_page(struct step *s)
 {
-	int error = result_of(munmap(page_at(s->a), size_at(s->a)));
+	int error = result_of(munmap(page_at(s->a), extent_of(s)));
 
 	huge[s->a] = false;
+	*width_at(s->a) = shared->width[s->a];
 	return error;
 }
 
 static int protect_page(struct step *s)
 {
-	return result_of(mprotect(page_at(s->a), size_at(s->a), s->value));
+	return result_of(mprotect(page_at(s->a), extent_of(s), s->value));
 }
 
 static int move_page(struct step *s)
 {
-	size_t size = size_at(s->a);
-	void *map;
+	size_t size = extent_of(s), before = s->span > 1 ? size : size_at(s->b);
+	char *map;
 
 	map = mremap(page_at(s->a), size, size, MREMAP_MAYMOVE | MREMAP_FIXED, page_at(s->b));
 	if (map == MAP_FAILED && errno == EINVAL && huge[s->b]) { /* a part of a huge page is in the way */
@@ -126,19 +151,25 @@ static int move_page(struct step *s)
 	}
 	if (map == MAP_FAILED)
 		return -errno;
+	if (before > size && !huge[s->b])
+		munmap(map + size, before - size);
 	huge[s->b] = huge[s->a];
 	huge[s->a] = false;
+	if (s->span == 1) {
+		*width_at(s->b) = *width_at(s->a);
+		*width_at(s->a) = shared->width[s->a];
+	}
 	return 0;
 }
 
 static int advise_page(struct step *s)
 {
-	return result_of(madvise(page_at(s->a), size_at(s->a), s->constant));
+	return result_of(madvise(page_at(s->a), extent_of(s), s->constant));
 }
 
 static int lock_page(struct step *s)
 {
-	return result_of(mlock(page_at(s->a), size_at(s->a)));
+	return result_of(mlock(page_at(s->a), extent_of(s)));
 }
 
 static int clear_soft_dirty(struct step *s)
@@ -153,29 +184,41 @@ static int leave(struct step *s)
 	_exit(0);
 }
 
+/* How much of a page's memory a reference is to: all of it, but of a hugetlb page a small page. */
+static size_t reach_of(int page)
+{
+	return huge[page] ? page_size : size_at(page);
+}
+
 static int taken(struct step *s, enum kind kind, int error)
 {
 	if (!error)
-		shared->references[s->b] = (struct reference){ .kind = kind, .page = s->a, .thread = s->thread,
+		shared->references[s->b] = (struct reference){ .kind = kind, .page = s->a, .thread = s->thread, .length = reach_of(s->a),
 							.read_only = s->constant == VFIO_DMA_MAP_FLAG_READ };
 	return error;
 }
 
 static int take_pipe(struct step *s)
 {
-	return taken(s, PIPE, pipe_take(&pipes[s->b], page_at(s->a), page_size));
+	size_t size = reach_of(s->a), most = PAGES_IN_PIPE * page_size;
+	char *from = page_at(s->a);
+	int error = pipe_take(&pipes[s->b], from, size < most ? size : most);
+
+	if (!error && size > most && pipe_take(&rests[s->b], from + most, size - most))
+		error = -EILSEQ; /* a part of it only */
+	return taken(s, PIPE, error);
 }
 
 static int take_ring(struct step *s)
 {
-	return have_ring ? taken(s, RING, ring_register(&rings[s->b], page_at(s->a), page_size)) : -ENOSYS;
+	return have_ring ? taken(s, RING, ring_register(&rings[s->b], page_at(s->a), reach_of(s->a))) : -ENOSYS;
 }
 
 static int take_vfio(struct step *s)
 {
 	if (!have_vfio)
 		return -ENOSYS;
-	return taken(s, VFIO, vfio_map(&vfio, VFIO_PAGE(s->b), page_at(s->a), page_size, s->constant));
+	return taken(s, VFIO, vfio_map(&vfio, VFIO_PAGE(s->b), page_at(s->a), reach_of(s->a), s->constant));
 }
 
 static int take_nbd(struct step *s)
@@ -206,8 +249,13 @@ static int store_reference(struct step *s)
 
 	if (r->read_only)
 		return -EFAULT; /* the IOMMU would stop the device */
-	if (r->kind == RING)
-		return ring_store(&rings[s->a], &asides[s->a], page_at(r->page), &value, sizeof(value));
+	for (size_t at = 0; r->kind == RING && at < r->length; at += page_size) {
+		char *to = (char *)page_at(r->page) + at;
+		int error = ring_store(&rings[s->a], &asides[s->a], to, &value, sizeof(value));
+
+		if (error || at + page_size == r->length)
+			return error;
+	}
 	if (r->kind == VFIO)
 		return vfio_store(&vfio, VFIO_PAGE(s->a), &value, sizeof(value));
 	if (r->kind == NBD)
@@ -218,7 +266,7 @@ static int store_reference(struct step *s)
 static int tee_reference(struct step *s)
 {
 	struct reference *r = &shared->references[s->a];
-	int in = r->teed / TEES_IN_PIPE;
+	int in = r->teed / PAGES_IN_PIPE;
 
 	if (r->kind != PIPE)
 		return -EFAULT;
@@ -227,7 +275,7 @@ static int tee_reference(struct step *s)
 			r->teed++;
 		else if (errno != EAGAIN || ++in == MAX_CROWDS)
 			return -errno;
-		else if (fcntl(crowds[in].write_end, F_SETPIPE_SZ, TEES_IN_PIPE * page_size) < 0)
+		else if (fcntl(crowds[in].write_end, F_SETPIPE_SZ, PAGES_IN_PIPE * page_size) < 0)
 			return -errno;
 		else
 			i--;
@@ -245,33 +293,68 @@ static int release_reference(struct step *s)
 		for (int i = 0; r->teed && i < MAX_CROWDS; i++)
 			pipe_release(&crowds[i]);
 		r->teed = 0;
+		pipe_release(&rests[s->a]);
 		return pipe_release(&pipes[s->a]);
 	}
 	if (kind == RING)
 		return ring_unregister(&rings[s->a]);
 	if (kind == VFIO)
-		return vfio_unmap(&vfio, VFIO_PAGE(s->a), page_size);
+		return vfio_unmap(&vfio, VFIO_PAGE(s->a), r->length);
 	if (kind == NBD)
 		return nbd_finish(&nbd);
 	return -EFAULT; /* there is no reference */
 }
 
+/* What is read from or written to another process: the whole memory of a page. */
+static char bounce[HUGE_SIZE];
+
+static size_t remote_size(struct step *s)
+{
+	size_t size = shared->mapped_width[s->a][s->b] * page_size;
+
+	return size == page_size ? sizeof(value_t) : size;
+}
+
+/* Whether all that was asked for was transferred: 0, the error, or -EILSEQ if a part was. */
+static int whole(ssize_t got, size_t size)
+{
+	return got < 0 ? -errno : (size_t)got == size ? 0 : -EILSEQ;
+}
+
+static int look_at_bounce(struct step *s, size_t size, int error)
+{
+	value_t value = *(value_t *)bounce;
+
+	s->seen = value;
+	for (size_t at = 0; at < size && !error; at += page_size)
+		if (*(value_t *)(bounce + at) != value)
+			return -EILSEQ;
+	return error;
+}
+
+static void fill_bounce(struct step *s, size_t size)
+{
+	memset(bounce, 0, size);
+	for (size_t at = 0; at < size; at += page_size)
+		*(value_t *)(bounce + at) = (value_t)s->value;
+}
+
 static int remote_read(struct step *s)
 {
-	value_t seen = 0;
-	struct iovec here = { &seen, sizeof(seen) }, there = { page_at(s->b), sizeof(seen) };
-	int error = result_of(process_vm_readv(shared->pids[s->a], &here, 1, &there, 1, 0));
+	size_t size = remote_size(s);
+	struct iovec here = { bounce, size }, there = { page_at(s->b), size };
+	ssize_t got = process_vm_readv(shared->pids[s->a], &here, 1, &there, 1, 0);
 
-	s->seen = seen;
-	return error;
+	return look_at_bounce(s, size, whole(got, size));
 }
 
 static int remote_write(struct step *s)
 {
-	value_t value = (value_t)s->value;
-	struct iovec here = { &value, sizeof(value) }, there = { page_at(s->b), sizeof(value) };
+	size_t size = remote_size(s);
+	struct iovec here = { bounce, size }, there = { page_at(s->b), size };
 
-	return result_of(process_vm_writev(shared->pids[s->a], &here, 1, &there, 1, 0));
+	fill_bounce(s, size);
+	return whole(process_vm_writev(shared->pids[s->a], &here, 1, &there, 1, 0), size);
 }
 
 static int open_memory(int process, int flags)
@@ -285,25 +368,26 @@ static int open_memory(int process, int flags)
 /* Through /proc/PID/mem, as a debugger does; a page that cannot be had gives EIO. */
 static int peek(struct step *s)
 {
-	value_t seen = 0;
+	size_t size = remote_size(s);
 	int fd = open_memory(s->a, O_RDONLY), error;
 
 	if (fd < 0)
 		return -errno;
-	error = result_of(pread(fd, &seen, sizeof(seen), (off_t)page_at(s->b)));
+	error = whole(pread(fd, bounce, size, (off_t)page_at(s->b)), size);
 	close(fd);
-	s->seen = seen;
+	error = look_at_bounce(s, size, error);
 	return error == -EIO ? -EFAULT : error;
 }
 
 static int poke(struct step *s)
 {
-	value_t value = (value_t)s->value;
+	size_t size = remote_size(s);
 	int fd = open_memory(s->a, O_RDWR), error;
 
 	if (fd < 0)
 		return -errno;
-	error = result_of(pwrite(fd, &value, sizeof(value), (off_t)page_at(s->b)));
+	fill_bounce(s, size);
+	error = whole(pwrite(fd, bounce, size, (off_t)page_at(s->b)), size);
 	close(fd);
 	return error == -EIO ? -EFAULT : error;
 }
@@ -359,6 +443,42 @@ static int reclaim_pages(struct step *s)
 	return have_reclaim ? reclaim_all() : -ENOSYS;
 }
 
+static int open_userfaultfd(struct step *s)
+{
+	return uffd_open(s->value);
+}
+
+static int register_page(struct step *s)
+{
+	return uffd_register(page_at(s->a), size_at(s->a));
+}
+
+/* The constant says whether on or off. */
+static int write_protect_page(struct step *s)
+{
+	return uffd_protect(page_at(s->a), size_at(s->a), s->constant);
+}
+
+static int fill_page(struct step *s)
+{
+	value_t page[4096 / sizeof(value_t)] = { (value_t)s->value };
+
+	return uffd_copy(page_at(s->a), page, page_size);
+}
+
+static int move_by_uffd(struct step *s)
+{
+	return uffd_move(page_at(s->b), page_at(s->a), page_size);
+}
+
+static int look_at_wp_bit(struct step *s)
+{
+	int bit = uffd_wp_bit(page_at(s->a));
+
+	s->seen = bit;
+	return bit < 0 ? bit : 0;
+}
+
 static int nothing(struct step *s)
 {
 	(void)s;
@@ -390,12 +510,27 @@ static const struct verb {
 	{ .name = "mergeable", .run = advise_page, .constant = MADV_MERGEABLE },
 	{ .name = "unmergeable", .run = advise_page, .constant = MADV_UNMERGEABLE },
 	{ .name = "pageout", .run = advise_page, .constant = MADV_PAGEOUT },
+	{ .name = "hugepage", .run = advise_page, .constant = MADV_HUGEPAGE },
+	{ .name = "nohugepage", .run = advise_page, .constant = MADV_NOHUGEPAGE },
+	{ .name = "collapse", .run = collapse_range },
+	{ .name = "split", .run = split_page },
 	{ .name = "reclaim", .run = reclaim_pages },
 	{ .name = "populate_read", .run = advise_page, .constant = MADV_POPULATE_READ },
 	{ .name = "populate_write", .run = advise_page, .constant = MADV_POPULATE_WRITE },
 	{ .name = "mlock", .run = lock_page },
 	{ .name = "clear_soft_dirty", .run = clear_soft_dirty },
 	{ .name = "pagemap", .run = nothing }, /* the facts after every step say it */
+	{ .name = "userfaultfd", .run = open_userfaultfd },
+	{ .name = "uffd_register", .run = register_page },
+	{ .name = "uffd_protect", .run = write_protect_page, .constant = 1 },
+	{ .name = "uffd_unprotect", .run = write_protect_page },
+	{ .name = "uffd_copy", .run = fill_page },
+	{ .name = "uffd_move", .run = move_by_uffd },
+	{ .name = "pagemap_wp", .run = look_at_wp_bit, .reads = true },
+	{ .name = "move", .run = move_own },
+	{ .name = "migrate", .run = move_any },
+	{ .name = "ksm", .run = merge_pages },
+	{ .name = "ksm_zero", .run = merge_pages, .constant = true },
 	{ .name = "fork", .run = fork_process },
 	{ .name = "exit", .run = leave },
 	{ .name = "pipe", .run = take_pipe },

@@ -9,7 +9,7 @@
 #define EDU_DMA_TO_MEMORY 2
 #define EDU_BUFFER 0x40000
 
-#define VFIO_PAGE(n) (0x100000ULL + (uint64_t)(n) * 0x10000) /* device address of reference n */
+#define VFIO_PAGE(n) (0x1000000ULL + (uint64_t)(n) * 0x200000) /* device address of reference n */
 #define VFIO_BOUNCE VFIO_PAGE(64)
 
 struct vfio {

@@ -20,6 +20,7 @@ WORDS: Final[Mapping[str, str]] = {
     "fault": "-EFAULT",
     "busy": "-EBUSY",
     "full": "-ENOSPC",
+    "notified": "-EAGAIN",
     "absent": "ABSENT",
     "zero": "ZERO_PAGE",
     "present": "PRESENT",

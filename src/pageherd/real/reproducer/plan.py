@@ -17,7 +17,11 @@ from pageherd.real.steer import NotSteerable, Steered, steer
 from pageherd.rules.choose import Kernel
 from pageherd.search.check import Chosen
 
-WITHOUT_REPRODUCER: Final = (*FILE_VERBS, "mmap_hugetlb", "free", "mergeable", "unmergeable")
+OF_USERFAULTFD: Final = tuple(verb for verb in VERBS if verb.startswith(("userfaultfd", "uffd_")))
+WITHOUT_REPRODUCER: Final = (
+    *(*FILE_VERBS, "mmap_hugetlb", "free", "mergeable", "unmergeable"),
+    *(*OF_USERFAULTFD, "pagemap_wp"),
+)
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,10 @@ def plan(chosen: Chosen, kernel: Kernel) -> Plan:
 def _steered(chosen: Chosen, original: tuple[Step, ...], kernel: Kernel) -> Steered:
     """The one program of a test; where MADV_PAGEOUT cannot do what reclaim does, by a cgroup."""
     steered = steer(chosen.test, chosen.variant, kernel)
+    if steered[0].test.huge:
+        raise NotSteerable(
+            f"{steered[0].test.huge[0].name}: no C program is made for huge ranges yet"
+        )
     if len(steered) > 1:
         raise NotSteerable("a step under `maybe` makes several programs: write a test for one")
     for index, step in enumerate(original):

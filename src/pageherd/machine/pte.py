@@ -1,0 +1,117 @@
+"""Page-table entries, and what the VMA around them allows."""
+
+from __future__ import annotations
+
+from pageherd.machine.folio import compound_head
+from pageherd.machine.jit import KernelRecord, helper
+from pageherd.machine.layout import State
+from pageherd.machine.questions import FOLLOW_INACCESSIBLE
+from pageherd.machine.state import (
+    FOLL_COW,
+    PTE_HUGE,
+    PTE_UFFD_WP,
+    VM_HUGETLB,
+    VM_PTE_TABLE,
+    VM_READ,
+    VM_SHARED,
+    VM_SOFTDIRTY,
+    VM_UFFD_WP,
+    VM_WRITE,
+    ask,
+)
+
+
+@helper
+def pte_of(s: State, mm: int, page: int) -> int:
+    return int(s.pte[mm, page])
+
+
+@helper
+def set_pte(s: State, mm: int, page: int, pte: int, to: int) -> None:
+    s.pte[mm, page] = pte
+    s.pte_to[mm, page] = to
+    if s.nr_huge > 1 and pte != 0 and (pte & PTE_HUGE) == 0:
+        s.vma[mm, page] = int(s.vma[mm, page]) | VM_PTE_TABLE
+
+
+@helper
+def marked_page(s: State, pte: int, frame: int) -> int:
+    """The page whose exclusive mark counts: of a PMD mapping it is the head's."""
+    return compound_head(s, frame) if pte & PTE_HUGE else frame
+
+
+@helper
+def pte_same(s: State, t: int, mm: int, page: int) -> bool:
+    """pte_same() against what the path saw before it dropped the page-table lock."""
+    return bool(s.pte[mm, page] == s.t_pte[t] and s.pte_to[mm, page] == s.t_pte_to[t])
+
+
+@helper
+def remember_pte(s: State, t: int, mm: int, page: int) -> None:
+    s.t_pte[t] = s.pte[mm, page]
+    s.t_pte_to[t] = s.pte_to[mm, page]
+
+
+@helper
+def may_write(s: State, mm: int, page: int) -> bool:
+    """maybe_mkwrite(): whether the VMA allows writing."""
+    return (int(s.vma[mm, page]) & VM_WRITE) != 0
+
+
+@helper
+def is_followed(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
+    """Whether follow_page() finds what an entry maps; of PROT_NONE memory not in every kernel."""
+    accessible = (int(s.vma[mm, page]) & (VM_READ | VM_WRITE)) != 0
+    return accessible or ask(s, t, k, FOLLOW_INACCESSIBLE, int(s.pte_to[mm, page])) != 0
+
+
+@helper
+def is_shared(s: State, mm: int, page: int) -> bool:
+    """Whether the mapping is MAP_SHARED; any other is a COW mapping (is_cow_mapping())."""
+    return (int(s.vma[mm, page]) & VM_SHARED) != 0
+
+
+@helper
+def is_hugetlb(s: State, mm: int, page: int) -> bool:
+    """is_vm_hugetlb_page()."""
+    return (int(s.vma[mm, page]) & VM_HUGETLB) != 0
+
+
+@helper
+def userfaultfd_pte_wp(s: State, mm: int, page: int, pte: int) -> bool:
+    """userfaultfd_pte_wp(): whether a write through `pte` must be told to a userfaultfd first.
+
+    A bit that was left in an entry of a mapping that is not registered means nothing.
+    """
+    return (pte & PTE_UFFD_WP) != 0 and (int(s.vma[mm, page]) & VM_UFFD_WP) != 0
+
+
+@helper
+def wants_no_notice(s: State, mm: int, page: int) -> bool:
+    """Whether vm_page_prot is writable: a shared mapping of which no write must be noticed.
+
+    vma_wants_writenotify(); a memfd needs no notice for itself, tracking by soft-dirty does.
+    """
+    wanted = VM_SHARED | VM_WRITE | VM_SOFTDIRTY
+    return (int(s.vma[mm, page]) & wanted) == wanted
+
+
+@helper
+def file_value(s: State, file: int) -> int:
+    """What page `file` of the file holds: zeros where nothing was ever written."""
+    cached = int(s.file_frame[file])
+    return int(s.content[cached - 1]) if cached != 0 else 0
+
+
+@helper
+def untouched_value(s: State, mm: int, page: int) -> int:
+    """What a mapping shows before the process has stored into it: the file's value, or zeros."""
+    file = int(s.vma_file[mm, page])
+    return file_value(s, file - 1) if file != 0 else 0
+
+
+@helper
+def finish_write_fault(s: State, t: int, mm: int, page: int) -> None:
+    """VM_FAULT_WRITE: a forced write through GUP learns that COW was broken (FOLL_COW)."""
+    if not may_write(s, mm, page):
+        s.t_foll[t] = int(s.t_foll[t]) | FOLL_COW

@@ -1,0 +1,278 @@
+"""userfaultfd(2) and its ioctls, as far as they have a part in sharing pages.
+
+A process has one userfaultfd at most; its features are in `mm_uffd`.  A mapping that is registered
+has VM_UFFD_WP; an entry that is protected has PTE_UFFD_WP and is not writable.  What a write fault
+makes of it is in `cow.py` (handle_userfault), what fork and mremap make of it in `fork.py` and
+`vma.py`.  The handler is the process itself: its next call.
+"""
+
+from __future__ import annotations
+
+from pageherd.machine import steps
+from pageherd.machine.fault import map_new_anon
+from pageherd.machine.folio import (
+    alloc_frame,
+    compound_head,
+    is_exclusive,
+    page_maybe_dma_pinned,
+)
+from pageherd.machine.huge import split_huge_pmd, split_unless_covered
+from pageherd.machine.jit import KernelRecord, helper, step
+from pageherd.machine.layout import State
+from pageherd.machine.lock import (
+    locked_by_other,
+    mmap_read_lock,
+    mmap_read_unlock,
+    mmap_write_lock,
+    mmap_write_unlock,
+    ptl_taken,
+)
+from pageherd.machine.pte import may_write, pte_of, set_pte
+from pageherd.machine.questions import UFFD_KNOWS, UFFD_UPGRADES
+from pageherd.machine.split import split_if_large
+from pageherd.machine.state import (
+    BUSY,
+    COST_TLB_FLUSHES,
+    HOLD_NEW,
+    OK,
+    PTE_DIRTY,
+    PTE_MIGRATION,
+    PTE_PRESENT,
+    PTE_PROTNONE,
+    PTE_SOFT_DIRTY,
+    PTE_SWAP,
+    PTE_SWP_EXCLUSIVE,
+    PTE_UFFD_WP,
+    PTE_WRITE,
+    SEGV,
+    UFFD_MOVE,
+    UFFD_WP,
+    UFFD_WP_ASYNC,
+    UFFD_WP_UNPOPULATED,
+    VM_ANON_VMA,
+    VM_FILE,
+    VM_HUGETLB,
+    VM_LOCKED,
+    VM_MAPPED,
+    VM_READ,
+    VM_UFFD_WP,
+    VM_WRITE,
+    ZERO_FRAME,
+    ask,
+)
+from pageherd.machine.vma import may_upgrade, readable_migration_entry
+from pageherd.machine.watch import move_attached
+
+
+@helper
+def knows(k: KernelRecord) -> int:
+    """What a userfaultfd of this kernel can do."""
+    k.asked[UFFD_KNOWS] += 1
+    return int(k.rule[UFFD_KNOWS])
+
+
+@step(steps.USERFAULTFD)
+def userfaultfd(s: State, t: int, k: KernelRecord) -> int:
+    """userfaultfd_api(): EINVAL for features that the kernel does not know.
+
+    UFFD_FEATURE_WP_ASYNC brings UFFD_FEATURE_WP_UNPOPULATED with it.
+    """
+    mm, wanted = int(s.t_mm[t]), int(s.t_value[t])
+    if wanted & ~knows(k):
+        s.t_result[t] = SEGV
+        return steps.IDLE
+    if wanted & UFFD_WP_ASYNC:
+        wanted |= UFFD_WP_UNPOPULATED
+    s.mm_uffd[mm] = wanted
+    s.t_result[t] = OK
+    return steps.IDLE
+
+
+@step(steps.UFFD_REGISTER)
+def uffd_register(s: State, t: int, k: KernelRecord) -> int:
+    """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not mmap_write_lock(s, t, mm):
+        return steps.BLOCKED
+    vma = int(s.vma[mm, page])
+    known = knows(k) & UFFD_WP
+    s.t_result[t] = SEGV  # EINVAL, ENOMEM
+    if known and vma & VM_MAPPED and (vma & (VM_FILE | VM_HUGETLB)) == 0:
+        split_unless_covered(s, t, k, mm, page, page, page + 1)
+        s.vma[mm, page] = int(s.vma[mm, page]) | VM_UFFD_WP
+        s.t_result[t] = OK
+    mmap_write_unlock(s, mm)
+    return steps.IDLE
+
+
+# -- UFFDIO_WRITEPROTECT, UFFDIO_COPY --------------------------------------------------------------
+
+
+@helper
+def is_registered(s: State, mm: int, page: int) -> bool:
+    """find_dst_vma(): a mapping of this userfaultfd."""
+    return (int(s.vma[mm, page]) & VM_UFFD_WP) != 0
+
+
+@helper
+def protect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """change_pte_range(), MM_CP_UFFD_WP: what is mapped, swapped or on the move; or a marker.
+
+    Nothing marks what was never touched, unless the userfaultfd wants that.
+    """
+    pte = pte_of(s, mm, page) & ~PTE_PROTNONE
+    if pte & PTE_MIGRATION:
+        s.pte[mm, page] = readable_migration_entry(s, t, k, pte) | PTE_UFFD_WP
+    elif pte & (PTE_PRESENT | PTE_SWAP):
+        s.pte[mm, page] = (pte & ~PTE_WRITE) | PTE_UFFD_WP
+    elif int(s.mm_uffd[mm]) & UFFD_WP_UNPOPULATED:
+        set_pte(s, mm, page, PTE_UFFD_WP, 0)
+
+
+@helper
+def unprotect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """change_pte_range(), MM_CP_UFFD_WP_RESOLVE: it stays read-only, so that a write fault decides.
+
+    vm_page_prot of a private mapping does not allow writing.  Some kernels map the page writable
+    again where mprotect() would.
+    """
+    pte = pte_of(s, mm, page) & ~(PTE_UFFD_WP | PTE_PROTNONE)
+    if pte & PTE_MIGRATION:
+        s.pte[mm, page] = readable_migration_entry(s, t, k, pte)
+        return
+    if (pte & PTE_PRESENT) == 0:
+        s.pte[mm, page] = pte
+        return
+    s.pte[mm, page] = pte & ~PTE_WRITE
+    if ask(s, t, k, UFFD_UPGRADES, 0) and may_upgrade(s, t, k, mm, page):
+        s.pte[mm, page] = pte | PTE_WRITE
+
+
+@step(steps.UFFD_PROTECT)
+def uffd_protect(s: State, t: int, k: KernelRecord) -> int:
+    """mwriteprotect_range(): UFFDIO_WRITEPROTECT, on or off; ENOENT where nothing is registered."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    s.t_result[t] = SEGV
+    if is_registered(s, mm, page):
+        split_huge_pmd(s, t, k, mm, page)
+        if s.t_value[t]:
+            protect_pte(s, t, k, mm, page)
+        else:
+            unprotect_pte(s, t, k, mm, page)
+        s.cost[COST_TLB_FLUSHES] += 1
+        s.t_result[t] = OK
+    mmap_read_unlock(s, t, mm)
+    return steps.IDLE
+
+
+@helper
+def fill(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
+    """mfill_atomic_install_pte(): EEXIST where something is; a marker does not count.
+
+    The entry is dirty, and writable if the mapping is.
+    """
+    if not is_registered(s, mm, page):
+        return SEGV  # ENOENT
+    if pte_of(s, mm, page) & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION):
+        return BUSY
+    s.t_new[t] = alloc_frame(s)
+    s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
+    s.content[int(s.t_new[t])] = s.t_value[t]
+    pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
+    if may_write(s, mm, page):
+        pte |= PTE_WRITE
+    map_new_anon(s, t, k, mm, page, pte)
+    s.want[mm, page] = s.t_value[t]
+    s.freed[mm, page] = 0
+    return OK
+
+
+@step(steps.UFFD_COPY)
+def uffd_copy(s: State, t: int, k: KernelRecord) -> int:
+    """mfill_atomic_pte_copy(): UFFDIO_COPY; nobody sees the new page before the lock is taken."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    s.t_result[t] = fill(s, t, k, mm, page)
+    mmap_read_unlock(s, t, mm)
+    return steps.IDLE
+
+
+# -- UFFDIO_MOVE -----------------------------------------------------------------------------------
+
+
+@helper
+def may_move(s: State, k: KernelRecord, mm: int, page: int, to: int) -> bool:
+    """validate_move_areas(): two anonymous mappings, writable and locked alike, the second ours."""
+    alike = VM_READ | VM_WRITE | VM_LOCKED
+    vma, there = int(s.vma[mm, page]), int(s.vma[mm, to])
+    if (knows(k) & UFFD_MOVE) == 0 or not is_registered(s, mm, to):
+        return False
+    if (vma & (VM_MAPPED | VM_WRITE)) != VM_MAPPED | VM_WRITE or vma & (VM_FILE | VM_HUGETLB):
+        return False
+    return (vma ^ there) & alike == 0 and page != to
+
+
+@helper
+def is_movable(s: State, t: int, k: KernelRecord, pte: int, frame: int) -> bool:
+    """move_present_pte(), move_swap_pte(): only what is this mapping's alone, and not pinned."""
+    if pte & PTE_SWAP:
+        return (pte & PTE_SWP_EXCLUSIVE) != 0
+    if frame == ZERO_FRAME:
+        return True
+    exclusive = is_exclusive(s, frame) and split_if_large(s, t, k, frame)
+    return exclusive and not page_maybe_dma_pinned(s, frame)
+
+
+@helper
+def move_pte(s: State, mm: int, page: int, to: int) -> None:
+    """The entry moves, marked soft-dirty; a page's is made anew and writable.
+
+    The page has the index of its new place.
+    """
+    pte, target = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    frame = int(s.slot_frame[target]) - 1 if pte & PTE_SWAP else target
+    if pte & PTE_PRESENT and frame != ZERO_FRAME:
+        pte = PTE_PRESENT | PTE_WRITE | (pte & PTE_DIRTY)
+    if frame > ZERO_FRAME:
+        s.frame_index[frame] = to
+    set_pte(s, mm, to, pte | PTE_SOFT_DIRTY if frame != ZERO_FRAME else pte, target)
+    set_pte(s, mm, page, 0, 0)
+    s.vma[mm, to] = int(s.vma[mm, to]) | (int(s.vma[mm, page]) & VM_ANON_VMA)
+    s.want[mm, to] = s.want[mm, page]
+    s.want[mm, page] = 0
+    s.freed[mm, to] = s.freed[mm, page]
+    s.freed[mm, page] = 0
+    move_attached(s, mm, page, to)
+
+
+@helper
+def move_page(s: State, t: int, k: KernelRecord, mm: int, page: int, to: int) -> int:
+    """move_pages_pte(), page-table lock held: one page, or what stands for it."""
+    if not may_move(s, k, mm, page, to):
+        return SEGV  # EINVAL
+    split_huge_pmd(s, t, k, mm, page)
+    pte = pte_of(s, mm, page)
+    if (pte & (PTE_PRESENT | PTE_SWAP)) == 0:
+        return SEGV  # ENOENT: a hole
+    if pte_of(s, mm, to) != 0 or not is_movable(s, t, k, pte, int(s.pte_to[mm, page])):
+        return BUSY  # EEXIST, EBUSY
+    move_pte(s, mm, page, to)
+    s.cost[COST_TLB_FLUSHES] += 1
+    return OK
+
+
+@step(steps.UFFD_MOVE)
+def uffd_move(s: State, t: int, k: KernelRecord) -> int:
+    """move_pages(): UFFDIO_MOVE, which waits for the folio lock, and for migration to be over."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if pte & (PTE_PRESENT | PTE_MIGRATION) and locked_by_other(s, t, compound_head(s, frame)):
+        return steps.BLOCKED
+    s.t_result[t] = move_page(s, t, k, mm, page, int(s.t_other[t]))
+    mmap_read_unlock(s, t, mm)
+    return steps.IDLE
