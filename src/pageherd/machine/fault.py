@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import anon_vma_prepare
 from pageherd.machine.folio import (
     alloc_frame,
     has_flag,
@@ -11,7 +12,7 @@ from pageherd.machine.folio import (
     set_exclusive,
     unhold,
 )
-from pageherd.machine.huge import note_anon_vma, set_pmd, thp_allowed
+from pageherd.machine.huge import set_pmd, thp_allowed
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import locked_by_other, ptl_taken
@@ -43,7 +44,6 @@ from pageherd.machine.state import (
     PTE_SWAP,
     PTE_UFFD_WP,
     PTE_WRITE,
-    VM_ANON_VMA,
     VM_FILE,
     ZERO_FRAME,
     ask,
@@ -99,7 +99,7 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
         return steps.HUGE_ALLOC if huge else steps.ANON_ALLOC
     pte = PTE_PRESENT | marker_wp(s, t, mm, page)
     if huge:  # do_huge_pmd_anonymous_page(): the huge zero page
-        note_anon_vma(s, mm, page)
+        anon_vma_prepare(s, mm, page)
         set_pmd(s, mm, page, pte, ZERO_FRAME)
     else:
         set_pte(s, mm, page, pte, ZERO_FRAME)
@@ -116,12 +116,9 @@ def anon_alloc(s: State, t: int, k: KernelRecord) -> int:
 
 @helper
 def map_new_anon(s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int) -> None:
-    """Map the path's new page: page_add_new_anon_rmap(), exclusive at birth, LRU, the entry.
-
-    anon_vma_prepare() came before: from now on fork copies the entries of this mapping.
-    """
+    """Map the path's new page: page_add_new_anon_rmap(), exclusive at birth, LRU, the entry."""
     new = int(s.t_new[t])
-    s.vma[mm, page] = int(s.vma[mm, page]) | VM_ANON_VMA
+    anon_vma_prepare(s, mm, page)
     page_add_rmap(s, t, k, new, mm, page)
     set_exclusive(s, k, new)
     if not has_flag(s, new, PG_HUGETLB):

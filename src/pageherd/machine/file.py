@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import split_vma
 from pageherd.machine.fault import abandon_new, map_new_anon
 from pageherd.machine.folio import alloc_frame, clear_flag, hold_frame, put_page, set_flag, unhold
 from pageherd.machine.jit import KernelRecord, helper, step
@@ -90,6 +91,7 @@ def busy_in_cache(s: State, t: int, file: int) -> bool:
 def mmap_file(s: State, t: int, k: KernelRecord) -> int:
     """mmap(MAP_FIXED) of the memfd: page t_ref of the file, private or shared; or MAP_HUGETLB."""
     mm, page = int(s.t_mm[t]), int(s.t_other[t]) - 1
+    split_vma(s, mm, page, page + 1)
     if s.t_fault[t] == MAP_HUGETLB:
         s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_HUGETLB
         mmap_write_unlock(s, mm)

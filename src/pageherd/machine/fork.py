@@ -7,9 +7,10 @@ only gup-fast, which takes no lock, can look between those steps.  fork never ta
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import anon_vma_fork
 from pageherd.machine.fault import map_new_anon
 from pageherd.machine.folio import clear_flag, is_anon, page_ref_add
-from pageherd.machine.huge import has_anon_vma, set_pmd, split_huge_pmd
+from pageherd.machine.huge import set_pmd, split_huge_pmd
 from pageherd.machine.hugetlb import alloc_like
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
@@ -100,7 +101,7 @@ def needs_copy(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int
 
     That is zero pages and pages of files; but not what a userfaultfd protects.
     """
-    if has_anon_vma(s, mm, page):
+    if int(s.vma[mm, page]) & VM_ANON_VMA:
         return True
     tracked = (int(s.vma[child, page]) & VM_UFFD_WP) != 0
     return tracked and ask(s, t, k, UFFD_FORK_COPIES, 0) != 0
@@ -127,9 +128,11 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
     if (vma & VM_MAPPED) == 0 or vma & VM_DONTCOPY:
         return next_page(s, t)
     s.vma[child, page] = inherited(s, mm, page)
+    if vma & VM_WIPEONFORK:
+        s.vma[child, page] = int(s.vma[child, page]) & ~VM_ANON_VMA
+    anon_vma_fork(s, mm, child, page)
     s.vma_file[child, page] = s.vma_file[mm, page]
     if vma & VM_WIPEONFORK:
-        s.vma[child, page] = inherited(s, mm, page) & ~VM_ANON_VMA
         s.want[child, page] = 0
         return next_page(s, t)
     if not needs_copy(s, t, k, mm, child, page):
@@ -182,6 +185,7 @@ def fork_huge(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int)
         return steps.FORK_PAGE
     for each in range(page, page + nr):
         s.vma[child, each] = inherited(s, mm, each)
+        anon_vma_fork(s, mm, child, each)
         note_fork(s, mm, child, each, is_anon(s, head))
     set_pmd(s, mm, page, pte_of(s, mm, page) & ~(PTE_WRITE | PTE_SWP_EXCLUSIVE), head)
     set_pmd(s, child, page, pte_of(s, mm, page), head)

@@ -8,6 +8,7 @@ change to one page alone, first splits it: the same pages, mapped one by one.
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import anon_vma_prepare, pmd_first, same_vma
 from pageherd.machine.folio import (
     alloc_folio,
     hold_frame,
@@ -54,18 +55,11 @@ from pageherd.machine.state import (
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_WRITE,
-    VM_ANON_VMA,
     VM_HUGEPAGE,
     VM_PTE_TABLE,
     ZERO_FRAME,
     ask,
 )
-
-
-@helper
-def pmd_first(s: State, page: int) -> int:
-    """The first page under the PMD entry of `page`."""
-    return page - page % int(s.nr_huge)
 
 
 @helper
@@ -76,44 +70,9 @@ def covers_pmd(s: State, page: int, first: int, end: int) -> bool:
 
 
 @helper
-def same_vma(s: State, mm: int, page: int, other: int) -> bool:
-    """Whether one VMA has both pages of a range.
-
-    One VMA has one anon_vma; the machine notes it where it was needed.
-    """
-    return (int(s.vma[mm, page]) ^ int(s.vma[mm, other])) & ~(VM_ANON_VMA | VM_PTE_TABLE) == 0
-
-
-@helper
 def one_vma(s: State, mm: int, page: int) -> bool:
     """Whether one VMA has all pages under the PMD entry of `page`."""
-    first = pmd_first(s, page)
-    for each in range(first, first + int(s.nr_huge)):
-        if not same_vma(s, mm, first, each):
-            return False
-    return True
-
-
-@helper
-def has_anon_vma(s: State, mm: int, page: int) -> bool:
-    """vma->anon_vma: that of a page, or of one beside it in a range that has the same flags."""
-    if int(s.vma[mm, page]) & VM_ANON_VMA:
-        return True
-    if s.nr_huge <= 1:
-        return False
-    for beside in range(max(page - 1, pmd_first(s, page)), page + 2):
-        alike = beside < pmd_first(s, page) + int(s.nr_huge)
-        alike = alike and same_vma(s, mm, page, beside)
-        if alike and int(s.vma[mm, beside]) & VM_ANON_VMA:
-            return True
-    return False
-
-
-@helper
-def note_anon_vma(s: State, mm: int, page: int) -> None:
-    """anon_vma_prepare() of a fault that may map a huge page, be it the huge zero page."""
-    for each in range(pmd_first(s, page), pmd_first(s, page) + int(s.nr_huge)):
-        s.vma[mm, each] = int(s.vma[mm, each]) | VM_ANON_VMA
+    return same_vma(s, mm, pmd_first(s, page), pmd_first(s, page) + int(s.nr_huge) - 1)
 
 
 @helper
@@ -243,7 +202,7 @@ def huge_map(s: State, t: int, k: KernelRecord) -> int:
         pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
         if may_write(s, mm, page):
             pte |= PTE_WRITE
-        note_anon_vma(s, mm, page)
+        anon_vma_prepare(s, mm, page)
         set_pmd(s, mm, page, pte, new)
         folio_add_rmap_pmd(s, t, k, new, mm, first)
         set_exclusive(s, k, new)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import vma_modify
 from pageherd.machine.folio import (
     alloc_frame,
     clear_flag,
@@ -299,6 +300,13 @@ def ksm_end(s: State, t: int, k: KernelRecord) -> int:
 # -- unmerging -------------------------------------------------------------------------------------
 
 
+@helper
+def clear_mergeable(s: State, k: KernelRecord, mm: int, page: int) -> None:
+    """__ksm_del_vma(), madvise_update_vma()."""
+    s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_MERGEABLE
+    vma_modify(s, k, mm, page, page, page + 1)
+
+
 @step(steps.UNMERGE)
 def unmerge(s: State, t: int, k: KernelRecord) -> int:
     """ksm_madvise(MADV_UNMERGEABLE): every KSM page of the mapping becomes private first."""
@@ -310,7 +318,7 @@ def unmerge(s: State, t: int, k: KernelRecord) -> int:
         return steps.KSM_BREAK
     if int(s.vma[mm, page]) & VM_MERGEABLE:
         split_unless_covered(s, t, k, mm, page, page, page + 1)
-        s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_MERGEABLE
+        clear_mergeable(s, k, mm, page)
     mmap_write_unlock(s, mm)
     return steps.IDLE
 
@@ -359,7 +367,7 @@ def ksm_break_end(s: State, t: int, k: KernelRecord) -> int:
     """unmerge_ksm_pages() is over: VM_MERGEABLE goes, whether or not the fault has copied."""
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if s.mm_writer[mm] == t + 1:
-        s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_MERGEABLE
+        clear_mergeable(s, k, mm, page)
         mmap_write_unlock(s, mm)
     mmap_read_unlock(s, t, mm)
     return steps.IDLE

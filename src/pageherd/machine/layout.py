@@ -112,6 +112,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("mm_uffd", "u1", per_mm),
         # mappings and page tables
         ("vma", "u2", per_page),
+        ("vma_anon", "u1", per_page if layout.large else (1, 1)),
         ("pte", "u2", per_page),
         ("pte_to", index, per_page),
         # the file: its page that is mapped (plus 1), and the frames of its page cache (plus 1)

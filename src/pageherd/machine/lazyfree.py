@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.folio import clear_flag, has_flag, is_anon, is_large, put_page, set_flag
+from pageherd.machine.folio import (
+    clear_flag,
+    compound_head,
+    has_flag,
+    is_anon,
+    is_large,
+    put_page,
+    set_flag,
+)
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import (
@@ -24,6 +32,7 @@ from pageherd.machine.state import (
     PG_LAZYFREE,
     PG_LRU,
     PTE_DIRTY,
+    PTE_HUGE,
     PTE_PRESENT,
     PTE_SWAP,
     SEGV,
@@ -71,7 +80,10 @@ def free(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
     if pte & PTE_PRESENT and is_large(s, to):
-        if ask(s, t, k, PAGEOUT_SKIPS, to) or not split_if_large(s, t, k, to):
+        asked = (
+            compound_head(s, to) if pte & PTE_HUGE else to
+        )  # madvise_free_huge_pmd(): pmd_page()
+        if ask(s, t, k, PAGEOUT_SKIPS, asked) or not split_if_large(s, t, k, to):
             return steps.IDLE
         pte = pte_of(s, mm, page)
     if pte & PTE_SWAP:

@@ -31,6 +31,9 @@ MAP_EXCLUSIVE: Final = 2
 KEEP_CACHE: Final = 0
 DROP_BEFORE: Final = 1
 DROP_AFTER: Final = 2
+# which VMAs become one, and what becomes of VM_SOFTDIRTY (VMA_MERGE): bits
+MERGES_UNFAULTED: Final = 1
+MERGES_STICKY: Final = 2
 # what fork does with a present page (FORK)
 SHARE_PAGE: Final = 0
 COPY_EARLY: Final = 1
@@ -147,7 +150,8 @@ NUMA_SAVES_WRITE: Final = 92
 NUMA_GUP_FAULTS: Final = 93
 SWAPOUT_ZEROS: Final = 94
 FOLLOW_INACCESSIBLE: Final = 95
-NR_QUESTIONS: Final = 96
+VMA_MERGE: Final = 96
+NR_QUESTIONS: Final = 97
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,4 +399,5 @@ QUESTIONS: Final = (
         "do KSM and move_pages() find a page of memory that may not be accessed?",
         _YES_NO,
     ),
+    Question(VMA_MERGE, "which VMAs alike become one, and how: the MERGES_ bits", ()),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import pmd_first, same_vma
 from pageherd.machine.folio import (
     alloc_frame,
     clear_flag,
@@ -20,7 +21,7 @@ from pageherd.machine.folio import (
     set_flag,
     unhold,
 )
-from pageherd.machine.huge import pmd_first, same_vma, split_huge_pmd
+from pageherd.machine.huge import split_huge_pmd
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.ksm import is_strange, join_family, private_copy
 from pageherd.machine.layout import State

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import anon_vma_prepare, pmd_first
 from pageherd.machine.folio import (
     alloc_folio,
     clear_flag,
@@ -18,7 +19,7 @@ from pageherd.machine.folio import (
     set_exclusive,
     set_flag,
 )
-from pageherd.machine.huge import map_by_pages, one_vma, pmd_first, set_pmd
+from pageherd.machine.huge import map_by_pages, one_vma, set_pmd
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import (
@@ -61,7 +62,6 @@ from pageherd.machine.state import (
     PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
-    VM_ANON_VMA,
     VM_FILE,
     VM_LOCKED,
     VM_MAPPED,
@@ -320,7 +320,8 @@ def collapse_pages(s: State, t: int, k: KernelRecord, mm: int, first: int) -> No
     if may_write(s, mm, first):
         pte |= PTE_WRITE
     for i in range(s.nr_huge):
-        s.vma[mm, first + i] = (int(s.vma[mm, first + i]) | VM_ANON_VMA) & ~VM_PTE_TABLE
+        s.vma[mm, first + i] = int(s.vma[mm, first + i]) & ~VM_PTE_TABLE
+    anon_vma_prepare(s, mm, first)
     set_pmd(s, mm, first, pte, new)
     folio_add_rmap_pmd(s, t, k, new, mm, first)
     set_exclusive(s, k, new)

@@ -47,6 +47,11 @@ VM_HUGEPAGE: Final = 8192  # MADV_HUGEPAGE: a fault may fill the whole PMD at on
 VM_PTE_TABLE: Final = 16384  # a page table hangs below the PMD: no huge page fits there any more
 VM_UFFD_WP: Final = 32768  # registered with the userfaultfd of its process, to track writes
 
+# vma_anon, of a page in a range of huge pages: the name of its VMA's anon_vma (0: none), and
+AV_ID: Final = 63
+AV_ALONE: Final = 64  # fork made it, or mremap() moved it: it is not handed to other VMAs
+AV_START: Final = 128  # a VMA begins at this page
+
 # pte
 PTE_PRESENT: Final = 1
 PTE_SWAP: Final = 2

@@ -9,6 +9,7 @@ makes of it is in `cow.py` (handle_userfault), what fork and mremap make of it i
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import anon_vma_prepare, vma_modify
 from pageherd.machine.fault import map_new_anon
 from pageherd.machine.folio import (
     alloc_frame,
@@ -100,6 +101,7 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
     if known and vma & VM_MAPPED and (vma & (VM_FILE | VM_HUGETLB)) == 0:
         split_unless_covered(s, t, k, mm, page, page, page + 1)
         s.vma[mm, page] = int(s.vma[mm, page]) | VM_UFFD_WP
+        vma_modify(s, k, mm, page, page, page + 1)
         s.t_result[t] = OK
     mmap_write_unlock(s, mm)
     return steps.IDLE
@@ -240,7 +242,8 @@ def move_pte(s: State, mm: int, page: int, to: int) -> None:
         s.frame_index[frame] = to
     set_pte(s, mm, to, pte | PTE_SOFT_DIRTY if frame != ZERO_FRAME else pte, target)
     set_pte(s, mm, page, 0, 0)
-    s.vma[mm, to] = int(s.vma[mm, to]) | (int(s.vma[mm, page]) & VM_ANON_VMA)
+    if int(s.vma[mm, page]) & VM_ANON_VMA:
+        anon_vma_prepare(s, mm, to)
     s.want[mm, to] = s.want[mm, page]
     s.want[mm, page] = 0
     s.freed[mm, to] = s.freed[mm, page]

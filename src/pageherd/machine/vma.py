@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import (
+    anon_vma_moves,
+    same_vma,
+    split_vma,
+    vma_merge,
+    vma_modify,
+)
 from pageherd.machine.folio import compound_head, is_large, stands_for_many
-from pageherd.machine.huge import covers_pmd, same_vma, split_huge_pmd, split_unless_covered
+from pageherd.machine.huge import covers_pmd, split_huge_pmd, split_unless_covered
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.ksm import breaks
 from pageherd.machine.layout import State
@@ -64,10 +71,15 @@ from pageherd.machine.zap import TAKE_OVER
 
 @step(steps.MMAP)
 def mmap(s: State, t: int, k: KernelRecord) -> int:
-    """mmap(MAP_FIXED): the room is empty now; a fresh private anonymous mapping takes it."""
+    """mmap(MAP_FIXED): the room is empty now; a fresh private anonymous mapping takes it.
+
+    It is soft-dirty, and so is all of a VMA beside it that is joined with it.
+    """
     mm = int(s.t_mm[t])
     for page in range(s.t_first[t], s.t_end[t]):
         s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY
+    split_vma(s, mm, int(s.t_first[t]), int(s.t_end[t]))
+    vma_merge(s, k, mm, int(s.t_first[t]), int(s.t_end[t]))
     mmap_write_unlock(s, mm)
     s.t_result[t] = OK
     return steps.IDLE
@@ -151,6 +163,7 @@ def change_protection(s: State, t: int, k: KernelRecord, mm: int, page: int, wan
             s.pte[mm, page] = pte | PTE_WRITE
     elif pte & PTE_MIGRATION:
         s.pte[mm, page] = readable_migration_entry(s, t, k, pte)
+    vma_modify(s, k, mm, page, int(s.t_first[t]), int(s.t_end[t]))
 
 
 @step(steps.MPROTECT)
@@ -255,12 +268,14 @@ def mremap_move(s: State, t: int, k: KernelRecord) -> int:
             s.t_return[t] = steps.MREMAP_MOVE
             return steps.FAULT
     to = int(s.t_other[t]) - (end - first)
+    anon_vma_moves(s, mm, first, end, to)
     for i in range(end - first):
         if pte_of(s, mm, first + i) & PTE_HUGE:
             same_place = (to - first) % int(s.nr_huge) == 0
             if not (same_place and covers_pmd(s, first + i, first, end)):
                 split_huge_pmd(s, t, k, mm, first + i)
         move_entry(s, t, k, mm, first + i, to + i)
+    vma_merge(s, k, mm, to, to + end - first)
     s.moved = 1
     s.cost[COST_TLB_FLUSHES] += 1
     mmap_write_unlock(s, mm)
@@ -310,6 +325,7 @@ def madvise(s: State, t: int, k: KernelRecord) -> int:
             if after != before:
                 split_unless_covered(s, t, k, mm, page, first, end)
                 s.vma[mm, page] = after | (int(s.vma[mm, page]) & VM_PTE_TABLE)
+                vma_modify(s, k, mm, page, first, end)
     s.t_result[t] = OK if mapped else SEGV
     mmap_write_unlock(s, mm)
     return int(s.t_return[t]) if mapped else steps.IDLE

@@ -62,6 +62,8 @@ def empty(s: State, t: int, mm: int, page: int) -> None:
     if s.t_value[t] != KEEP:
         s.vma[mm, page] = 0
         s.vma_file[mm, page] = 0
+        if s.nr_huge > 1:
+            s.vma_anon[mm, page] = 0
     s.want[mm, page] = untouched_value(s, mm, page)
     s.freed[mm, page] = 0
 

@@ -12,10 +12,13 @@ from pageherd.machine.questions import (
     HUGE_REUSE,
     HUGE_UNSHARE,
     HUGE_ZERO_WRITE,
+    MERGES_STICKY,
+    MERGES_UNFAULTED,
     PMD_SPLIT_DIRTY,
     REUSE_PAGE,
     SPLIT_PMD,
     SPLIT_ZEROS,
+    VMA_MERGE,
     WAIT_FOR_LOCK,
 )
 from pageherd.machine.swap import in_swap_cache, try_to_free_swap
@@ -107,3 +110,12 @@ DIRTY.group("entries", "__split_huge_pmd_locked; read in 6.12, every entry is as
 ZEROS = decision_point("split-zeros", SPLIT_ZEROS, kernel_function="remap_page")
 ZEROS.group("kept", "remap_page; read in 6.1", no)
 ZEROS.group("zero-page", "try_to_map_unused_to_zeropage; read in 6.12 (b1f202060afe)", yes)
+
+MERGE = decision_point("vma-merge", VMA_MERGE, kernel_function="is_mergeable_anon_vma")
+MERGE.value("one-anon-vma", 0, "is_mergeable_anon_vma; until v6.15, or what changes has none")
+MERGE.value("unfaulted-too", MERGES_UNFAULTED, "is_mergeable_anon_vma; v6.16 (879bca0a2c4f)")
+MERGE.value(
+    "sticky-soft-dirty",
+    MERGES_UNFAULTED | MERGES_STICKY,
+    "VM_STICKY; v7.0, a VMA joined with a soft-dirty one is soft-dirty",
+)
