@@ -8,6 +8,7 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
+#define COLLAPSE_TRIES 100
 
 static struct settings thp = {
 	.note = "/run/pageherd.thp",
@@ -165,9 +166,15 @@ static int collapse_works(void)
 	return error;
 }
 
+/* EAGAIN: a page that is still being read from swap is not waited for. */
 static int collapse_range(struct step *s)
 {
-	return madvise(page_at(s->a), HUGE_SIZE, MADV_COLLAPSE) ? -errno : 0;
+	for (int tries = 0; madvise(page_at(s->a), HUGE_SIZE, MADV_COLLAPSE); tries++) {
+		if (errno != EAGAIN || tries == COLLAPSE_TRIES)
+			return -errno;
+		usleep(10000);
+	}
+	return 0;
 }
 
 /* By the kernel, of process s->a's page s->b; whether it did shows only in what is there then. */
