@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import same_vma
 from pageherd.machine.cow import do_wp_page
 from pageherd.machine.folio import (
     alloc_frame,
@@ -148,10 +149,10 @@ def swap_pte_batch(s: State, t: int, mm: int, page: int, frame: int) -> bool:
     """swap_pte_batch(): the folio's entries are in order under one PMD, all alike."""
     nr, tail = folio_nr_pages(s, frame), int(s.frame_tail[frame])
     first = page - tail
-    if first < 0 or first + nr > s.nr_pages or (s.nr_huge > 1 and nr > s.nr_huge):
+    if first < 0 or not same_vma(s, mm, first, first + nr - 1):
         return False
     for i in range(nr):
-        if s.pte[mm, first + i] != s.t_pte[t] or s.vma[mm, first + i] != s.vma[mm, page]:
+        if s.pte[mm, first + i] != s.t_pte[t]:
             return False
         if s.pte_to[mm, first + i] != s.t_pte_to[t] - tail + i:
             return False

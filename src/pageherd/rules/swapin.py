@@ -5,7 +5,7 @@ The machine has already dropped the swap entry's count when it asks.
 
 from __future__ import annotations
 
-from pageherd.machine.folio import folio_nr_pages, has_flag, is_ksm, page_count
+from pageherd.machine.folio import folio_nr_pages, has_flag, is_ksm, page_count, stands_for_many
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.lru import lru_add_drain
@@ -39,6 +39,7 @@ from pageherd.machine.state import (
     VM_LOCKED,
 )
 from pageherd.machine.swap import was_bypassed
+from pageherd.machine.swapin import swap_pte_batch
 from pageherd.rules.base import decision_point, no, yes
 from pageherd.rules.protection import needs_tracking
 from pageherd.rules.reuse import reuse_swap_page
@@ -132,11 +133,17 @@ def before_write(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 @DROP.alternative("before-write-whole", "should_try_to_free_swap; v6.12, of a folio every page")
 def before_write_whole(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """As before-write, where the cache has a reference for each page of a folio."""
+    """As before-write, where the cache has a reference for each page of a folio.
+
+    When one of many pages comes alone, the cache is still in use; when the last one does, the
+    others have references, too.
+    """
     drain_for_write(s, t, frame)
     if is_mlocked(s, t):
         return DROP_BEFORE
-    alone = page_count(s, frame) == 1 + folio_nr_pages(s, frame)
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    one_by_one = stands_for_many(s, frame) and not swap_pte_batch(s, t, mm, page, frame)
+    alone = page_count(s, frame) == 1 + folio_nr_pages(s, frame) and not one_by_one
     return DROP_BEFORE if is_write(s, t) and alone else KEEP_CACHE
 
 
