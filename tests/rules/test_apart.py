@@ -50,6 +50,8 @@ NOT_APART = {
 PAIRS_NOT_APART = {
     ("reclaim-skips", "pinned-before-swap", "pinned"): "d824ec2a1546 is about pages of files: of"
     " anonymous ones, is_page_cache_freeable() leaves those that somebody holds",
+    ("vma-merge", "unfaulted-too", "sticky-soft-dirty"): "no verb tells soft-dirty bits:"
+    " `pageherd real` does, of merged-mapping-soft-dirty on 7.3",
 }
 
 # FOLL_ flags whose change no whole operation shows.
