@@ -31,7 +31,7 @@ from pageherd.machine.lock import (
     ptl_taken,
 )
 from pageherd.machine.lru import lru_add_drain, lru_cache_add
-from pageherd.machine.pte import may_write, pte_of, set_pte
+from pageherd.machine.pte import is_followed, may_write, pte_of, set_pte
 from pageherd.machine.questions import (
     COLLAPSE_REFUSES,
     COUNT_FOLIO,
@@ -216,9 +216,9 @@ def split_if_large(s: State, t: int, k: KernelRecord, frame: int) -> bool:
 @step(steps.SPLIT)
 def split(s: State, t: int, k: KernelRecord) -> int:
     """split_huge_pages_pid(): the folio that a page is mapped to, not what it is swapped out to."""
-    frame = int(s.t_frame[t])
+    mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
     s.t_result[t] = BUSY
-    mapped = (pte_of(s, int(s.t_mm[t]), int(s.t_page[t])) & PTE_PRESENT) != 0
+    mapped = (pte_of(s, mm, page) & PTE_PRESENT) != 0 and is_followed(s, t, k, mm, page)
     if mapped and frame != NONE and is_large(s, frame) and split_if_large(s, t, k, frame):
         s.t_result[t] = OK
     return steps.IDLE

@@ -24,7 +24,6 @@ from pageherd.search.program import operation_of
 
 PASSES: Final = 2  # the first writes a page to swap, the second frees it
 MOST: Final = 512  # ways followed at once
-FIND: Final = frozenset(("migrate", "split"))  # of an address: what follow_page() finds there
 
 Way = tuple[States, frozenset[str]]
 """A state after the step, its result in register 0; and the promises that the step broke."""
@@ -45,7 +44,7 @@ def ways(
         drained, _ = _done(state.copy(), _drain(steered), kernel)
         yield from ksmd.scanned(drained, operation, kernel)
         return
-    if step.verb in FIND and not _finds(state, operation, kernel):
+    if step.verb == "migrate" and not _finds(state, operation, kernel):
         stays = state.copy()
         stays["reg"][0, 0] = st.BUSY
         yield stays, frozenset()
