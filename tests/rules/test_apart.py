@@ -176,4 +176,4 @@ def test_every_rule_is_asked_by_some_test() -> None:
     ]
     # what waits for a page lock needs another path in its middle
     assert never_asked(found) == ["migration-wait"]
-    assert never_taken(found) == ["huge_wp_wait", "wp_wait", "migration_wait"]
+    assert never_taken(found) == ["wp_wait", "migration_wait", "huge_wp_wait"]

@@ -183,4 +183,4 @@ def never_asked(explorations: Iterable[Exploration]) -> list[str]:
 def never_taken(explorations: Iterable[Exploration]) -> list[str]:
     """The steps that no exploration ever took."""
     taken = frozenset[int]().union(*(found.steps_reached for found in explorations))
-    return [function.__name__ for number, function in STEPS.items() if number not in taken]
+    return [function.__name__ for number, function in sorted(STEPS.items()) if number not in taken]
