@@ -70,6 +70,11 @@ def _print(tally: Tally, arguments: Namespace) -> None:
     for kind, count in tally.outcomes.suspicious():
         print(f"  suspicious: allowed in {count} steps, seen in none: {kind}")
     print(f"  {len(tally.found) or 'no'} divergence{'' if len(tally.found) == 1 else 's'}")
+    for found in tally.once:
+        print(
+            f"  seed {found.seed} diverged once, and in none of {found.runs} further runs, at"
+            f" '{found.divergence.step}': {'; '.join(found.divergence.differences)}"
+        )
     for found in tally.found:
         print(
             f"\nseed {found.seed}: seen in {found.seen} of {found.runs} runs,"
@@ -108,6 +113,10 @@ def _print_json(tally: Tally, arguments: Namespace) -> None:
             {"outcome": kind, "allowed": count} for kind, count in tally.outcomes.suspicious()
         ],
         divergences=len(tally.found),
+        once=[
+            {"seed": found.seed, "step": found.divergence.step, "text": found.text}
+            for found in tally.once
+        ],
         hung=tally.hung,
         seconds=round(tally.seconds, 3),
         boots=tally.boots,

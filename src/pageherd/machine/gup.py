@@ -129,13 +129,16 @@ def ungrab(s: State, t: int) -> None:
 
 @step(steps.GUP)
 def gup(s: State, t: int, k: KernelRecord) -> int:
-    """pin_user_pages(): has_pinned is set before the walk, never cleared (008cfe4418b3, v5.9)."""
+    """pin_user_pages(): has_pinned is set before the walk, never cleared (008cfe4418b3, v5.9).
+
+    So it is by a call that finds nothing to pin.
+    """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if int(s.t_foll[t]) & FOLL_PIN and s.mm_state[mm] == LIVE:
+        s.mm_has_pinned[mm] = 1
     if not may_gup(s, t, k, mm, page):
         s.t_result[t] = SEGV
         return steps.IDLE
-    if int(s.t_foll[t]) & FOLL_PIN:
-        s.mm_has_pinned[mm] = 1
     return steps.GUP_FAST_SEQ if int(s.t_foll[t]) & FOLL_FAST else steps.GUP_SLOW
 
 

@@ -41,6 +41,7 @@ from pageherd.machine.questions import (
     KSM_CHECKS,
     KSM_COUNTS,
     KSM_MARKS_ZERO,
+    MLOCK_HOLDS,
     STILL_MAPPED,
     UNMAP_REFUSES,
     UNSHARE_FAULT,
@@ -72,6 +73,7 @@ from pageherd.machine.state import (
     SEGV,
     VM_ANON_VMA,
     VM_HUGETLB,
+    VM_LOCKED,
     VM_MAPPED,
     VM_MERGEABLE,
     VM_SHARED,
@@ -137,6 +139,32 @@ def exchange(s: State, t: int) -> None:
     s.t_new[t] = frame
 
 
+@helper
+def stable_page(s: State, frame: int) -> int:
+    """stable_tree_search(): a KSM page with the same content, or NONE.
+
+    get_ksm_page() wants it alive: a pipe or the swap cache is enough, no page table need map it.
+    """
+    for other in range(1, s.nr_frames):
+        held = s.refcount[other] != 0 or s.pincount[other] != 0
+        if held and has_stable_node(s, other) and s.content[other] == s.content[frame]:
+            return other
+    return NONE
+
+
+@driver
+def find_stable(states: States, i: int, frame: int) -> int:
+    """The KSM page of states[i] with the content of `frame`, or NONE."""
+    return stable_page(states[i], frame)
+
+
+@driver
+def munlock_holds(states: States, i: int, kernels: Any, mm: int, page: int) -> bool:
+    """munlock_folio(): whether what a locked mapping loses has a reference until a batch drains."""
+    s = states[i]
+    return bool(int(s.vma[mm, page]) & VM_LOCKED and ask(s, 0, kernels[0], MLOCK_HOLDS, 0))
+
+
 # -- merging ---------------------------------------------------------------------------------------
 
 
@@ -145,7 +173,8 @@ def ksm(s: State, t: int, k: KernelRecord) -> int:
     """cmp_and_merge_page(): ksmd is at a page and finds an equal one in one of its trees.
 
     If neither is a KSM page yet, the page that ksmd is at becomes one; the other one follows.  A
-    page of a large folio is split off first, or left alone.
+    page of a large folio is split off first, or left alone.  One page named twice: whatever the
+    stable tree has for it.
     """
     s.t_result[t] = BUSY
     if ptl_taken(s, t, int(s.t_mm[t])) or ptl_taken(s, t, int(s.t_ref[t])):
@@ -161,6 +190,10 @@ def ksm(s: State, t: int, k: KernelRecord) -> int:
         frame, other = other, frame
     if not is_found_again(s, t, k, int(s.t_ref[t]), int(s.t_other[t])):
         return steps.IDLE
+    if s.t_mm[t] == s.t_ref[t] and s.t_page[t] == s.t_other[t] and not is_ksm(s, frame):
+        other = stable_page(s, frame)
+        if other == NONE:
+            return steps.IDLE
     if frame == other:  # a KSM page, or one that fork shares, which is left alone
         s.t_result[t] = OK if is_ksm(s, frame) else BUSY
         return steps.IDLE

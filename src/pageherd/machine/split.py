@@ -62,6 +62,7 @@ from pageherd.machine.state import (
     PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
+    VM_ANON_VMA,
     VM_FILE,
     VM_LOCKED,
     VM_MAPPED,
@@ -238,23 +239,27 @@ def may_be_huge(s: State, mm: int, page: int) -> bool:
 
 @helper
 def scan_refuses(s: State, t: int, k: KernelRecord, mm: int, first: int) -> int:
-    """hpage_collapse_scan_pmd(): BUSY if these pages cannot be collapsed, or OK."""
-    any_page, any_write = False, False
+    """hpage_collapse_scan_pmd(): BUSY if these pages cannot be collapsed, or OK.
+
+    MADV_COLLAPSE asks for a page table (SCAN_PMD_NULL) and an anon_vma (SCAN_PAGE_ANON), not for
+    pages.
+    """
+    any_table, any_write = False, False
     for page in range(first, first + int(s.nr_huge)):
         pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
         if pte & PTE_UFFD_WP:
             return BUSY  # SCAN_PTE_UFFD_WP
+        any_table = any_table or (int(s.vma[mm, page]) & VM_PTE_TABLE) != 0
         any_write = any_write or (pte & PTE_WRITE) != 0
-        if pte & PTE_SWAP:
-            any_page = True  # it is swapped in before anything is collapsed
         if pte & PTE_PRESENT and is_anon(s, frame):
-            any_page = True
             if not has_flag(s, frame, PG_LRU) or locked_by_other(s, t, frame):
                 return BUSY
             cached = folio_nr_pages(s, frame) if in_swap_cache(s, frame) else 0
             if page_count(s, frame) != ask(s, t, k, COUNT_FOLIO, frame) + cached:
                 return BUSY  # SCAN_PAGE_COUNT: somebody else has a reference
-    if not any_page or (not any_write and ask(s, t, k, COLLAPSE_REFUSES, 0)):
+    if not any_table or (int(s.vma[mm, first]) & VM_ANON_VMA) == 0:
+        return BUSY
+    if not any_write and ask(s, t, k, COLLAPSE_REFUSES, 0):
         return BUSY
     return OK
 

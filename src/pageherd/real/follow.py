@@ -28,6 +28,8 @@ from pageherd.real.steer import Steered
 from pageherd.search.verdict import plain
 
 _MAX_STATES: Final = 256
+NAMES_RETURN: Final = ksmd.VERBS | {"mremap"}
+"""Within such a step a page may be copied to a frame that was its own before, or another's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def follow(steered: Steered, run: Run, kernel: Any, sight: Sight) -> Followed:
     for ran, step, operation in zip(
         run.steps, steered.program.steps, steered.program.operations, strict=False
     ):
-        before = {} if step.verb in ksmd.VERBS else before  # a page may be copied back and forth
+        before = {} if step.verb in NAMES_RETURN else before
         actual = Seen(result_of(steered, step, ran, sight), look(ran.pages, before, sight))
         before = ran.pages
         after = [
@@ -141,7 +143,7 @@ def _moved_on(
     """Every way in which the kernel may take this step from one state of the model."""
     names = steered.program.names
     tells = LEVERS[step.verb].returns
-    before = {} if step.verb in ksmd.VERBS else branch.before
+    before = {} if step.verb in NAMES_RETURN else branch.before
     for states, broke in ways(steered, branch.state, step, operation, kernel):
         gave = plain(int(states["reg"][0, 0]))
         states["reg"][0, 0] = st.UNBOUND

@@ -77,15 +77,15 @@ so its pins are drawn less often than io_uring's."""
 OF_FILES: Final = frozenset((*FILE_VERBS, "mmap_hugetlb"))
 WITHOUT_FILES: Final = frozenset(("pageout", "reclaim", "swapoff"))
 """Reclaim takes pages of the file, too, which the machine leaves alone."""
-WITHOUT_KSM: Final = WITHOUT_FILES
-"""ksmd finds a merged page in the swap cache, mapped or not; the machine only a mapped one."""
+WITHOUT_KSM: Final = frozenset(("swapoff",))
+"""It goes from process to process and copies merged pages; the machine goes from slot to slot."""
 WITHOUT_RANGES: Final = frozenset(("reclaim", "swapoff", "mlock"))
 """After fork a range with a locked part is two VMAs alike; the machine takes them for one."""
 OF_RANGES: Final = frozenset(("hugepage", "nohugepage", "collapse", "split"))
 ON_RANGES: Final = frozenset(verb for verb, row in VERBS.items() if row.ranges)
 ONE_IN: Final = 5
 """One program in so many has files and hugetlb pages, and no reclaim; another one a huge range; a
-third one mergeable pages with few different contents, and no reclaim."""
+third one mergeable pages with few different contents."""
 CONTENTS: Final = (0, 1, 1, 2)
 RANGE: Final = Huge("h", ("a", "b"))
 RANGE_PAGES: Final = ("a", "b", "c")

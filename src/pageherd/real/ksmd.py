@@ -2,8 +2,9 @@
 
 In the machine `ksm` merges two pages; on a real kernel ksmd looks at every page there is, at one
 process after the other, and merges each with the first equal one that it knows.  What it does with
-two pages is the machine's step.  Left open is which process is first, and which pages ksmd has seen
-before, as it merges only those.
+two pages is the machine's step.  Left open is which process is first, which pages ksmd has seen
+before, as it merges only those, and whether it finds a KSM page that is held but not mapped any
+more: that depends on whether an old mapping of it is still on ksmd's list (rmap_hlist_len).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Final
 from pageherd.machine import state as st
 from pageherd.machine import steps
 from pageherd.machine.jit import records
-from pageherd.machine.ksm import find_again, find_mergeable
+from pageherd.machine.ksm import find_again, find_mergeable, find_stable, munlock_holds
 from pageherd.machine.layout import State, States
 from pageherd.machine.operations import Operation
 from pageherd.real.observe import Where
@@ -35,11 +36,12 @@ def scanned(
     for order in permutations(sorted({mm for mm, _ in pages})):
         for late in _late(state[0], pages):
             for zero_first in (True, False) if operation.pc == steps.KSM_ZERO else (False,):
-                scan = _Scan(state.copy(), operation, kernel, order, zero_first)
-                scan.over_all(late)
-                scan.over_all(frozenset())
-                scan.states["reg"][0, 0] = _result(scan.states[0], operation)
-                found.setdefault(identity(scan.states), (scan.states, scan.broke))
+                for finds_held in (True, False) if _any_held(state[0]) else (True,):
+                    scan = _Scan(state.copy(), operation, kernel, order, zero_first, finds_held)
+                    scan.over_all(late)
+                    scan.over_all(frozenset())
+                    scan.states["reg"][0, 0] = _result(scan.states[0], operation)
+                    found.setdefault(identity(scan.states), (scan.states, scan.broke))
     yield from found.values()
 
 
@@ -61,6 +63,12 @@ def _frame(states: States, where: Where) -> int | None:
 
 def _is_stable(s: State, frame: int) -> bool:
     return bool(int(s["page_flags"][frame]) & st.PG_STABLE_NODE)
+
+
+def _any_held(s: State) -> bool:
+    """Whether a page of the stable tree is held, but not mapped."""
+    frames = range(1, int(s["nr_frames"]))
+    return any(s["refcount"][f] and _is_stable(s, f) and not s["mapcount"][f] for f in frames)
 
 
 def _late(s: State, pages: list[Where]) -> Iterator[frozenset[Where]]:
@@ -96,17 +104,21 @@ class _Scan:
         kernel: Any,
         order: tuple[int, ...],
         zero_first: bool,
+        finds_held: bool,
     ) -> None:
         self.states = states
         self.operation = operation
         self.kernel = kernel
         self.order = order
         self.zero_first = zero_first
+        self.finds_held = finds_held
+        self.munlocked: set[int] = set()  # frames with a reference until the next scan drains
         self.broke: frozenset[str] = frozenset()
 
     def over_all(self, late: frozenset[Where]) -> None:
         """One scan; pages that are `late` are seen for the first time, and left for the next."""
         unstable: dict[int, Where] = {}
+        self.munlocked.clear()  # scan_get_next_rmap_item(): lru_add_drain_all()
         for mm in self.order:
             for page in range(int(self.states["nr_pages"][0])):
                 if (mm, page) not in late:
@@ -115,7 +127,7 @@ class _Scan:
     def visit(self, where: Where, unstable: dict[int, Where]) -> None:
         """cmp_and_merge_page(): the zero page, the stable tree, then the unstable one."""
         frame = _frame(self.states, where)
-        if frame is None or _is_stable(self.states[0], frame):
+        if frame is None or _is_stable(self.states[0], frame) or frame in self.munlocked:
             return
         if self.zero_first and self.becomes_zero(where):
             return
@@ -123,6 +135,9 @@ class _Scan:
         stable = self.stable(content)
         if stable is not None:
             self.merge(where, stable)
+            return
+        if self.finds_held and find_stable(records(self.states), 0, frame) != st.NONE:
+            self.merge(where, where)
             return
         if self.operation.pc == steps.KSM_ZERO and not self.zero_first and self.becomes_zero(where):
             return
@@ -151,10 +166,16 @@ class _Scan:
 
     def merge(self, where: Where, other: Where) -> bool:
         (mm, page), (ref, to) = where, other
-        return self.take(Operation(steps.KSM, mm=mm, page=page, ref=ref, other=to))
+        return self.take(Operation(steps.KSM, mm=mm, page=page, ref=ref, other=to), other)
 
-    def take(self, operation: Operation) -> bool:
+    def take(self, operation: Operation, other: Where | None = None) -> bool:
         """Take a step of the machine; whether it came to something."""
         operation = replace(operation, thread=self.operation.thread)
+        places = {(operation.mm, operation.page), other or (operation.mm, operation.page)}
+        before = {where: int(self.states["pte_to"][0][where]) for where in places}
         self.broke |= run_operation(self.states, operation, self.kernel)
+        for where, frame in before.items():
+            lost = int(self.states["pte_to"][0][where]) != frame
+            if lost and munlock_holds(records(self.states), 0, records(self.kernel), *where):
+                self.munlocked.add(frame)
         return bool(self.states["reg"][0, 0] == st.OK)
