@@ -70,15 +70,11 @@ def _print(tally: Tally, arguments: Namespace) -> None:
     for kind, count in tally.outcomes.suspicious():
         print(f"  suspicious: allowed in {count} steps, seen in none: {kind}")
     print(f"  {len(tally.found) or 'no'} divergence{'' if len(tally.found) == 1 else 's'}")
-    for found in tally.once:
-        print(
-            f"  seed {found.seed} diverged once, and in none of {found.runs} further runs, at"
-            f" '{found.divergence.step}': {'; '.join(found.divergence.differences)}"
-        )
-    for found in tally.found:
+    for found in (*tally.found, *tally.once):
+        shrunk = "shrunk to these" if found.seen else "once, and so it does not count"
         print(
             f"\nseed {found.seed}: seen in {found.seen} of {found.runs} runs,"
-            f" {found.steps_before} steps shrunk to these; at '{found.divergence.step}':"
+            f" {found.steps_before} steps {shrunk}; at '{found.divergence.step}':"
         )
         for difference in found.divergence.differences:
             print(f"  {difference}")
