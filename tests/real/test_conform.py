@@ -103,7 +103,8 @@ def test_a_divergence_that_does_not_come_again_is_told_with_its_whole_program() 
     target.runs = 2
     tally = conform.run(60, 1, most=1, progress=quiet)
     (found,) = tally.once
-    assert not tally.found and found.seen == 0
+    assert not tally.found
+    assert found.seen == 0
     assert len(all_steps(found.test)) == found.steps_before
 
 
