@@ -92,6 +92,7 @@ static bool finished(struct step *s)
 static bool run_steps(int first, int last)
 {
 	static struct written written;
+	bool elsewhere = false;
 	struct step *s;
 
 	written.count = 0;
@@ -107,6 +108,7 @@ static bool run_steps(int first, int last)
 			s->result = s->run(s);
 		else
 			post(s);
+		elsewhere |= s->run == merge_pages; /* ksmd copies and unlocks pages on its own CPU */
 	}
 	__atomic_store_n(&shared->release, shared->steps[first].group, __ATOMIC_RELEASE);
 	for (int i = first; i < last; i++) {
@@ -116,7 +118,7 @@ static bool run_steps(int first, int last)
 	}
 	for (int i = 0; i < written.count; i++)
 		settle(written.frames[i]);
-	if (written.count && shared->drain)
+	if ((elsewhere || written.count) && shared->drain)
 		drain_everywhere();
 	return true;
 }

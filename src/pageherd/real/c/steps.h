@@ -421,7 +421,8 @@ static void drain_all(void)
 			drain(cpu);
 }
 
-/* The end of write-back puts a page into the batch of whatever CPU the interrupt came to. */
+/* The end of write-back puts a page into the batch of whatever CPU the interrupt came to, ksmd one
+ * that it has copied into that of its own. */
 static void drain_everywhere(void)
 {
 	for (int cpu = 0; cpu < nr_cpus; cpu++)
