@@ -62,7 +62,7 @@ def depths(done: Search) -> list[int]:
 
 def images(plain: Search, bits: int) -> dict[bytes, int]:
     """What the states of the plain search are once they forget, and how deep the first one is."""
-    work = work_record(HUNT, plain.scope.sizes, bits)
+    work = work_record(plain.scope, bits)
     found: dict[bytes, int] = {}
     deep = depths(plain)
     for node in range(plain.nr_states):

@@ -205,8 +205,8 @@ _PROMISES = (
 _ON_HELP = "host, debian-5.10, debian-6.1, debian-6.12, debian-7.3, or the path of a bzImage"
 
 _SCOPE_HELP = (
-    "small, default (three and two-pages), three, two-pages, large; or numbers:"
-    " processes,pages,references,slots"
+    "small, default (three and two-pages), three, two-pages, large, folio (folio-pins and"
+    " folio-swap), folio-large; or numbers: processes,pages,references,slots"
 )
 
 

@@ -75,6 +75,20 @@ HUNT: Final = Layout(
 )
 """For hunts: as little as the scope (3, 2, 2, 2) needs, since one record is copied per step."""
 
+FOLIO: Final = Layout(
+    "folio",
+    mms=2,
+    pages=2,
+    threads=1,
+    frames=22,
+    slots=2,
+    refs=1,
+    registers=1,
+    index="i1",
+    large=True,
+)
+"""For hunts with large folios: every entry may map one page of another folio of two."""
+
 
 @cache
 def dtype(layout: Layout) -> np.dtype[Any]:

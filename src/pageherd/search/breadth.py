@@ -17,7 +17,7 @@ import numpy as np
 
 from pageherd.errors import ModelError, RuleError
 from pageherd.machine.jit import ALARMS, records
-from pageherd.machine.layout import HUNT, dtype
+from pageherd.machine.layout import dtype
 from pageherd.machine.state import LIVE
 from pageherd.promises.table import BY_NAME
 from pageherd.rules.choose import Kernel, blame
@@ -64,8 +64,8 @@ class _Slice:
     """Room for the expansion of some states: records to work in, and the successors found."""
 
     def __init__(self, search: Search) -> None:
-        self.states = np.zeros(ex.NR_RECORDS, dtype(HUNT))
-        self.states[ex.EMPTY] = empty_hunt_state(search.scope, HUNT)[0]
+        self.states = np.zeros(ex.NR_RECORDS, dtype(search.scope.layout))
+        self.states[ex.EMPTY] = empty_hunt_state(search.scope)[0]
         self.words = self.states.view(np.uint64).reshape(ex.NR_RECORDS, -1)
         self.work = search.work.copy()
         self.record = search.record.copy()
@@ -109,13 +109,13 @@ class Search:
     _slices: list[_Slice] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.states = np.zeros(ex.NR_RECORDS, dtype(HUNT))
-        self.states[ex.EMPTY] = empty_hunt_state(self.scope, HUNT)[0]
+        self.states = np.zeros(ex.NR_RECORDS, dtype(self.scope.layout))
+        self.states[ex.EMPTY] = empty_hunt_state(self.scope)[0]
         self.words = self.states.view(np.uint64).reshape(ex.NR_RECORDS, -1)
-        forget = forgettable(self.kernel, self.record) if self.forget is None else self.forget
-        self.work = work_record(
-            HUNT, self.scope.sizes, forget, tokens=self.tokens, symmetry=self.symmetry
-        )
+        forget = self.forget
+        if forget is None:
+            forget = forgettable(self.kernel, self.record, folios=self.scope.folio > 1)
+        self.work = work_record(self.scope, forget, tokens=self.tokens, symmetry=self.symmetry)
         self.broken = np.full((NR_PROMISES, 2), -1, np.int32)
         self._grow(FIRST_CAPACITY)
         self._start()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pageherd.machine.jit import helper
 from pageherd.machine.layout import State
-from pageherd.machine.state import REF_SHARED
-from pageherd.search.packing import Work, encode, word
+from pageherd.machine.state import REF_SHARED, UNUSED
+from pageherd.search.packing import Work, encode, has_folios, word
 
 
 @helper
@@ -17,7 +17,8 @@ def make_keys(s: State, w: Work) -> None:
             for j in range(s.nr_pages):
                 page = w.page_at[order * w.page_step, j]
                 want = 0 if w.tokens else word(s.want[mm, page])
-                key = key << 16 | word(s.vma[mm, page]) << 8 | word(s.pte[mm, page]) << 2 | want
+                key = key << 16 | (word(s.vma[mm, page]) & 255) << 8
+                key |= (word(s.pte[mm, page]) & 63) << 2 | want
             w.mm_key[order, mm] = key
     for ref in range(w.refs):
         key = 0
@@ -47,8 +48,8 @@ def processes_alike(s: State, w: Work, a: int, b: int) -> bool:
 
     Two that share every page, say, or two ids that nobody bears.
     """
-    if w.mm_key[0, a] != w.mm_key[0, b]:
-        return False
+    if w.mm_key[0, a] != w.mm_key[0, b] or (has_folios(s) and s.mm_state[a] != UNUSED):
+        return False  # processes are named in a large folio, too
     for page in range(s.nr_pages):
         if s.pte_to[a, page] != s.pte_to[b, page] or s.want[a, page] != s.want[b, page]:
             return False

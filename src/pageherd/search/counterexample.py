@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Final
 
-from pageherd.litmus.syntax import KERNEL, Argument, Keeps, PageOf, Step, Test
+from pageherd.litmus.syntax import KERNEL, Argument, Huge, Keeps, PageOf, Step, Test
 from pageherd.machine.verbs import VERBS, Actor, Kind, Result
 from pageherd.search.check import Checker, Chosen
 from pageherd.search.scope import NOBODY, Move
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _PROCESSES: Final = "PCDEFG"
 _PAGES: Final = "abcd"
+_RANGE: Final = "h"
 _REFERENCES: Final = "rstuvwxy"
 
 
@@ -69,7 +70,9 @@ class _Names:
     def _arguments(self, move: Move, kinds: tuple[Kind, ...]) -> Iterator[Argument]:
         pages = iter((move.page, move.to))
         for kind in kinds:
-            if kind is Kind.PAGE:
+            if kind is Kind.HUGE or (kind is Kind.PAGE and move.span > 1):
+                yield _RANGE
+            elif kind is Kind.PAGE:
                 yield self.pages[next(pages)]
             elif kind is Kind.REFERENCE or (kind is Kind.FRAME and move.mm == NOBODY):
                 yield self.references[move.ref]
@@ -100,10 +103,16 @@ def test_of(search: Search, promise: str, path: tuple[int, ...]) -> Test:
     for edge, order in zip(path, orders, strict=True):
         move = search.client.moves[edge]
         steps.append(names.step(move))
+        if move.verb == "mmap" and move.span > 1:
+            steps.append(replace(steps[-1], verb="hugepage"))
         if move.order:
             names.reorder(search.order(move.order))
         names.reorder(order)
     used = "".join(dict.fromkeys(name for step in steps for name in _pages_of(step)))
+    huge: tuple[Huge, ...] = ()
+    if search.scope.folio > 1:
+        used = _PAGES[:pages]
+        huge = (Huge(_RANGE, tuple(used)),)
     return Test(
         f"hunted-{search.kernel.base}-{promise}",
         tuple(_PROCESSES[: names.forked]),
@@ -112,6 +121,7 @@ def test_of(search: Search, promise: str, path: tuple[int, ...]) -> Test:
         title=f"A shortest program that breaks {promise} on {search.kernel.name}, found by a hunt",
         pages=tuple(sorted(used)),
         lru_batches=1,
+        huge=huge,
     )
 
 

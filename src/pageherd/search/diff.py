@@ -15,7 +15,6 @@ from typing import Any
 from pageherd.litmus.format import format_step
 from pageherd.litmus.syntax import Comparison, Copies, Keeps, Outcome, Question, Step, Test
 from pageherd.machine.jit import ALARMS
-from pageherd.machine.layout import HUNT
 from pageherd.promises.table import DEFAULT, PROMISES
 from pageherd.rules.choose import Progress, choose, record
 from pageherd.search import checkpoint, counterexample
@@ -226,8 +225,9 @@ def diff(
     wanted = _wanted(observe)
     asked = tuple(promises) or DEFAULT
     kernels = choose(k1), choose(k2)
-    tables = record(kernels[0], HUNT, progress), record(kernels[1], HUNT, progress)
-    verbs = chosen_verbs(ops, without)
+    layout = chosen[0].layout
+    tables = record(kernels[0], layout, progress), record(kernels[1], layout, progress)
+    verbs = chosen_verbs(ops, without, folios=chosen[0].folio > 1)
     searches = [
         (each, what, client_of_both(each, kernels, tables, verbs, what))
         for each in chosen

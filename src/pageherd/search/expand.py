@@ -99,9 +99,10 @@ def enabled(s: State, g: Any) -> bool:
     if g.live != NOBODY and s.mm_state[g.live] != LIVE:
         return False
     if g.vma != ANY:
-        mapped = (int(s.vma[g.mm, g.page]) & VM_MAPPED) != 0
-        if mapped != (g.vma == MAPPED):
-            return False
+        for page in range(g.page, g.page + g.span):
+            mapped = (int(s.vma[g.mm, page]) & VM_MAPPED) != 0
+            if mapped != (g.vma == MAPPED):
+                return False
     if g.held != NOBODY and s.ref_frame[g.held] == 0:
         return False
     if g.take != NOBODY:

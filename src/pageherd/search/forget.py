@@ -14,12 +14,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from pageherd.machine.folio import clear_flag, free_if_unused, has_flag
+from pageherd.machine.folio import clear_flag, compound_head, free_if_unused, has_flag
 from pageherd.machine.jit import KernelRecord, driver, helper, invoke_rule
 from pageherd.machine.layout import State, States
 from pageherd.machine.pte import set_pte
 from pageherd.machine.questions import REUSE, REUSE_PAGE
 from pageherd.machine.state import (
+    AV_ALONE,
+    AV_ID,
+    AV_START,
     DEAD,
     FOLL_GET,
     FOLL_LONGTERM,
@@ -39,6 +42,7 @@ from pageherd.machine.state import (
     REF_SHARED,
     UNUSED,
     VM_ANON_VMA,
+    VM_HUGEPAGE,
     VM_MAPPED,
     VM_SOFTDIRTY,
     VM_WRITE,
@@ -51,7 +55,7 @@ from pageherd.machine.watch import (
     PRIVATE,
     promised_to_follow,
 )
-from pageherd.search.packing import Work, word
+from pageherd.search.packing import Work, has_folios, word
 
 SOFT_DIRTY: Final = 1
 PTE_DIRTIES: Final = 2
@@ -62,6 +66,7 @@ OUT_OF_REACH: Final = 32
 MAP_COUNT: Final = 64
 ZERO_ENTRY: Final = 128
 ZERO_PINS: Final = 256
+OF_FOLIOS: Final = 512
 """The bits of `Work.forget`."""
 
 
@@ -70,11 +75,21 @@ def relation(s: State, want: int, frame: int, slot: int) -> int:
     """1: wanted is what the frame holds; 2: what only its slot holds; 3: neither."""
     if frame > 0:
         if want == s.content[frame]:
-            return 1
-        if slot >= 0 and not has_flag(s, frame, PG_DIRTY) and want == s.slot_content[slot]:
-            return 2
+            return name_of(s, want, 1)
+        dirty = has_flag(s, compound_head(s, frame), PG_DIRTY)
+        if slot >= 0 and not dirty and want == s.slot_content[slot]:
+            return name_of(s, want, 2)
         return 3
-    return 1 if want == s.slot_content[slot] else 3
+    return name_of(s, want, 1) if want == s.slot_content[slot] else 3
+
+
+@helper
+def name_of(s: State, value: int, name: int) -> int:
+    """The new name of a value; where there are large folios zero keeps its own.
+
+    Splitting a folio and swapping it out look for pages of zeros.
+    """
+    return 0 if has_folios(s) and value == 0 else name
 
 
 @helper
@@ -108,13 +123,24 @@ def erase_tokens(s: State) -> None:
                 s.want[mm, page] = 0 if want == 0 else 1
     for slot in range(s.nr_slots):
         frame = word(s.slot_frame[slot]) - 1
-        if frame > 0 and not has_flag(s, frame, PG_DIRTY):
-            s.slot_content[slot] = 1 if s.slot_content[slot] == s.content[frame] else 2
+        kept = word(s.slot_content[slot])
+        if frame > 0 and not has_flag(s, compound_head(s, frame), PG_DIRTY):
+            s.slot_content[slot] = name_of(s, kept, 1 if kept == s.content[frame] else 2)
+        elif frame > 0:
+            s.slot_content[slot] = 1
         else:
-            s.slot_content[slot] = 1 if frame > 0 or s.swap_count[slot] != 0 else 0
+            s.slot_content[slot] = name_of(s, kept, 1) if s.swap_count[slot] != 0 else 0
+    name_contents(s)
+
+
+@helper
+def name_contents(s: State) -> None:
+    """What a frame in use holds has one name."""
     s.content[ZERO_FRAME] = 0
     for frame in range(1, s.nr_frames):
-        s.content[frame] = 1 if s.refcount[frame] != 0 or s.pincount[frame] != 0 else 0
+        head = compound_head(s, frame)
+        used = s.refcount[head] != 0 or s.pincount[head] != 0
+        s.content[frame] = name_of(s, word(s.content[frame]), 1) if used else 0
 
 
 @helper
@@ -130,10 +156,16 @@ def forget_values(s: State) -> None:
         for page in range(s.nr_pages):
             pte, to = word(s.pte[mm, page]), word(s.pte_to[mm, page])
             own = pte & PTE_SWAP or (pte & PTE_PRESENT and to != ZERO_FRAME)
-            s.want[mm, page] = 1 if own and s.mm_state[mm] == LIVE else 0
+            shown = 0
+            if own and s.mm_state[mm] == LIVE:
+                cached = word(s.slot_frame[to]) - 1 if pte & PTE_SWAP else to
+                shown = word(s.content[cached] if cached > 0 else s.slot_content[to])
+                shown = name_of(s, shown, 1)
+            s.want[mm, page] = shown
     for slot in range(s.nr_slots):
         used = s.slot_frame[slot] != 0 or s.swap_count[slot] != 0
-        s.slot_content[slot] = 1 if used else 0
+        s.slot_content[slot] = name_of(s, word(s.slot_content[slot]), 1) if used else 0
+    name_contents(s)
 
 
 @helper
@@ -345,9 +377,60 @@ def forget_out_of_reach(s: State, w: Work) -> None:
 
 
 @helper
+def advise(s: State, mm: int) -> None:
+    """MADV_HUGEPAGE goes with every mmap(): nothing comes between them."""
+    for page in range(s.nr_pages):
+        if word(s.vma[mm, page]) & VM_MAPPED:
+            s.vma[mm, page] = word(s.vma[mm, page]) | VM_HUGEPAGE
+
+
+@helper
+def forget_anon_vma(s: State, mm: int) -> None:
+    """The names of anon_vmas are compared only, with each other; a VMA begins where one is mapped.
+
+    Whether an anon_vma may be handed on (AV_ALONE) matters only to a mapped page that has none.
+    """
+    first, before = 0, False
+    named, mapped = 0, 0
+    for page in range(s.nr_pages):
+        if word(s.vma[mm, page]) & VM_MAPPED:
+            mapped += 1
+            named += 1 if word(s.vma_anon[mm, page]) & AV_ID else 0
+    for page in range(s.nr_pages):
+        anon = word(s.vma_anon[mm, page])
+        if (word(s.vma[mm, page]) & VM_MAPPED) == 0:
+            s.vma_anon[mm, page] = 0
+            before = False
+            continue
+        name = anon & AV_ID
+        if first == 0:
+            first = name
+        if name != 0:
+            name = 1 if name == first else 2
+        kept = anon & AV_START if before else 0
+        if named != mapped:
+            kept |= anon & AV_ALONE
+        s.vma_anon[mm, page] = name | kept
+        before = True
+
+
+@helper
+def forget_marks(s: State) -> None:
+    """A page of a folio that nothing maps any more is not mapped again: its mark tells nothing."""
+    reach = frames_in_reach(s)
+    for frame in range(1, s.nr_frames):
+        if (reach >> frame & 1) == 0:
+            clear_flag(s, frame, PG_EXCLUSIVE)
+
+
+@helper
 def simplify(s: State, w: Work) -> None:
     """Forget all that no longer matters; the state is then ready for `canonical`."""
     for mm in range(s.nr_mms):
+        if has_folios(s):
+            advise(s, mm)
+            if w.forget & OF_FOLIOS:
+                forget_anon_vma(s, mm)
         if w.forget & HAS_PINNED:
             s.mm_has_pinned[mm] = 1 if s.mm_state[mm] == LIVE else 0
         for page in range(s.nr_pages):
@@ -357,6 +440,8 @@ def simplify(s: State, w: Work) -> None:
     for frame in range(1, s.nr_frames):
         if w.forget & PTE_DIRTIES and s.frame_slot[frame] == 0:
             clear_flag(s, frame, PG_DIRTY)
+    if has_folios(s) and w.forget & OF_FOLIOS:
+        forget_marks(s)
     if w.forget & FOLL_FLAGS:
         for ref in range(w.refs):
             if s.ref_frame[ref] != 0:

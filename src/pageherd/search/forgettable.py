@@ -76,11 +76,17 @@ _TRACKS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def forgettable(kernel: Kernel, table: Any = None) -> int:
-    """The bits of `forget.py` that are sound for `kernel`; `table` is its record, if at hand."""
+def forgettable(kernel: Kernel, table: Any = None, *, folios: bool = False) -> int:
+    """The bits of `forget.py` that are sound for `kernel`; `table` is its record, if at hand.
+
+    With large folios only what concerns references and folios: all else was argued for small
+    pages.
+    """
     own = {point: each for point, each in kernel.choices.items() if not each.trusted}
     if not all(point in _ON_PAGES and _is_plain(each.functions) for point, each in own.items()):
         return 0
+    if folios:
+        return forget.FOLL_FLAGS | forget.OF_FOLIOS
     bits = forget.FOLL_FLAGS | forget.OUT_OF_REACH
     if "unshare" not in own:  # which may be asked about the zero page
         bits |= forget.ZERO_PINS

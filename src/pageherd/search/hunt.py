@@ -17,7 +17,6 @@ import numpy as np
 from pageherd.litmus.format import format_step
 from pageherd.litmus.syntax import Test
 from pageherd.machine.jit import STEPS
-from pageherd.machine.layout import HUNT
 from pageherd.promises.table import DEFAULT, PROMISES
 from pageherd.rules.catalog import POINTS
 from pageherd.rules.choose import Progress, choose, record
@@ -149,11 +148,11 @@ def hunt(
     """
     scopes = (scope,) if isinstance(scope, Scope) else scopes_of(scope)
     chosen = choose(kernel)
-    table = record(chosen, HUNT, progress)
+    table = record(chosen, scopes[0].layout, progress)
     asked = tuple(p.name for p in PROMISES if p.name in DEFAULT or p.name in ask)
     unasked = sum(1 << p.number for p in PROMISES if p.name not in asked)
     used = cores or len(os.sched_getaffinity(0))
-    verbs = chosen_verbs(ops, without)
+    verbs = chosen_verbs(ops, without, folios=scopes[0].folio > 1)
     clients = [client_of(each, chosen, table, verbs, symmetry=symmetry) for each in scopes]
     modes = {"tokens": tokens, "symmetry": symmetry}
     identity = checkpoint.identity_of("hunt", (chosen,), scopes, clients, asked, modes)

@@ -13,13 +13,17 @@ from __future__ import annotations
 from functools import cache
 from itertools import combinations, permutations, product
 from math import factorial
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
+from pageherd.machine.folio import compound_head, folio_nr_pages
 from pageherd.machine.jit import ALARM_NO_FRAME, ALARM_OVERFLOW, helper
 from pageherd.machine.layout import Layout, State, words_compared
 from pageherd.machine.state import PTE_PRESENT, PTE_SWAP, REF_SHARED, ZERO_FRAME
+
+if TYPE_CHECKING:
+    from pageherd.search.scope import Scope
 
 Work: TypeAlias = Any
 """One record of `work_dtype`: the permutations, and room for the codes being compared."""
@@ -28,19 +32,27 @@ FRESH: Final = 99  # the value that every store stores: no state between operati
 TOKENS: Final = 64  # in a search with tokens: values are renamed to 1, 2, ... below this
 
 _FRAME_BYTES: Final = 3
+_LARGE_FRAME_BYTES: Final = 8
+_BATCHED: Final = 1 << 12  # beside the flags of a frame of the machine
+_ZEROS: Final = 1 << 13
 _MAX_NIBBLE: Final = 15
 _MAX_BYTE: Final = 255
 
 
-def held_frames(mms: int, pages: int, refs: int, slots: int) -> int:
-    """Frames that can be held between operations: mapped, cached, referenced, in the one batch."""
-    return mms * pages + slots + refs + 1
+def held_frames(mms: int, pages: int, refs: int, slots: int, folio: int = 1) -> int:
+    """Frames that can be held between operations: mapped, cached, referenced, in the one batch.
+
+    One page of a large folio holds all of it.
+    """
+    return (mms * pages + refs + 1) * folio + slots
 
 
-def code_bytes(mms: int, pages: int, refs: int, slots: int, tokens: bool) -> int:
+def code_bytes(mms: int, pages: int, refs: int, slots: int, tokens: bool, folio: int = 1) -> int:
     """Bytes of a code, rounded up to whole words."""
-    frames = held_frames(mms, pages, refs, slots)
-    plain = mms * (1 + 3 * pages) + 3 * refs + 2 * slots + 2 + _FRAME_BYTES * frames
+    frames = held_frames(mms, pages, refs, slots, folio)
+    large = folio > 1
+    of_page, of_frame = (7, _LARGE_FRAME_BYTES) if large else (3, _FRAME_BYTES)
+    plain = mms * (1 + of_page * pages) + 3 * refs + 2 * slots + 2 + of_frame * frames
     kept = mms * pages + slots + frames + 1 if tokens else 0
     return (plain + kept + 7) // 8 * 8
 
@@ -50,7 +62,7 @@ def work_dtype(layout: Layout) -> np.dtype[Any]:
     """The dtype of a `Work` record; sized by the layout, so that scopes share compiled code."""
     sizes = layout.mms, layout.pages, layout.refs
     orders = int(np.prod([np.prod(np.arange(1, size + 1)) for size in sizes]))
-    longest = code_bytes(*sizes, layout.slots, True)
+    longest = code_bytes(*sizes, layout.slots, True, 2 if layout.large else 1)
     orders_of_pages, most = factorial(layout.pages), max(layout.mms, layout.refs)
     return np.dtype(
         [
@@ -91,36 +103,34 @@ def work_dtype(layout: Layout) -> np.dtype[Any]:
 
 
 def work_record(
-    layout: Layout,
-    sizes: tuple[int, int, int, int],
-    forget: int = 0,
-    *,
-    tokens: bool = False,
-    symmetry: bool = True,
+    scope: Scope, forget: int = 0, *, tokens: bool = False, symmetry: bool = True
 ) -> np.ndarray[Any, np.dtype[Any]]:
-    """Room to work in for (processes, pages, references, slots); without symmetry: one order."""
+    """Room to work in; without symmetry: one order.
+
+    Pages that are those of one folio have each its place, and no others.
+    """
+    layout, sizes, folio = scope.layout, scope.sizes, scope.folio
     mms, pages, refs, _ = sizes
     work = np.zeros(1, work_dtype(layout))
-    every = list(
-        product(permutations(range(mms)), permutations(range(pages)), permutations(range(refs)))
-    )
+    of_pages = list(permutations(range(pages))) if folio == 1 else [tuple(range(pages))]
+    every = list(product(permutations(range(mms)), of_pages, permutations(range(refs))))
     for i, (mm, page, ref) in enumerate(every):
         work["mm_at"][0, i, :mms] = mm
         work["page_at"][0, i, :pages] = page
         work["ref_at"][0, i, :refs] = ref
-        work["page_order"][0, i] = i // factorial(refs) % factorial(pages)
+        work["page_order"][0, i] = i // factorial(refs) % len(of_pages)
         for kind, names in ((0, mm), (1, ref)):
             pairs = ((b, a) for a, b in combinations(names, 2) if a > b)
             work["exchanged"][0, i] += sum(1 << _pair_number(layout, kind, *pair) for pair in pairs)
     for kind, a, b in np.ndindex(work["pair"].shape[1:]):
         work["pair"][0, kind, a, b] = 1 << _pair_number(layout, kind, a, b)
     work["orders"] = len(every) if symmetry else 1
-    work["page_orders"] = factorial(pages) if symmetry else 1
+    work["page_orders"] = len(of_pages) if symmetry else 1
     work["page_step"] = factorial(refs)
     work["refs"] = refs
-    work["held"] = held_frames(*sizes)
+    work["held"] = held_frames(*sizes, folio)
     work["compared"] = words_compared(layout) // 8
-    work["bytes"] = code_bytes(*sizes, tokens)
+    work["bytes"] = code_bytes(*sizes, tokens, folio)
     work["tokens"] = int(tokens)
     work["forget"] = forget
     return work
@@ -129,6 +139,12 @@ def work_record(
 def _pair_number(layout: Layout, kind: int, a: int, b: int) -> int:
     most = max(layout.mms, layout.refs)
     return (kind * most + a) * most + b
+
+
+@helper
+def has_folios(s: State) -> bool:
+    """Whether the layout has large folios: known when compiled."""
+    return bool(s.frame_tail.shape[0] != 1)
 
 
 @helper
@@ -142,28 +158,37 @@ def word(value: Any) -> int:
 
 @helper
 def number_frame(s: State, w: Work, frame: int) -> int:
-    """The number of a frame in use, the next one if it has none; its slot is numbered with it."""
+    """The number of a frame in use, the next one if it has none; its slot is numbered with it.
+
+    So are the other frames of its folio, in a row.
+    """
     if frame <= ZERO_FRAME or w.frame_no[frame] != 0:
         return word(w.frame_no[frame]) if frame > ZERO_FRAME else 0
-    w.nr_frames += 1
-    w.frame_no[frame] = w.nr_frames
-    w.frame_at[w.nr_frames] = frame
-    slot = word(s.frame_slot[frame]) - 1
-    if slot >= 0 and w.slot_no[slot] == 0:
+    head = compound_head(s, frame)
+    for each in range(head, head + folio_nr_pages(s, frame)):
+        w.nr_frames += 1
+        w.frame_no[each] = w.nr_frames
+        w.frame_at[w.nr_frames] = each
+        slot = word(s.frame_slot[each]) - 1
+        if slot >= 0:
+            give_slot(s, w, slot)
+    return word(w.frame_no[frame])
+
+
+@helper
+def give_slot(s: State, w: Work, slot: int) -> None:
+    """The next number for a slot that has none; slots of large folios keep theirs, in a row."""
+    if w.slot_no[slot] == 0:
         w.nr_slots += 1
         w.slot_no[slot] = w.nr_slots
         w.slot_at[w.nr_slots] = slot
-    return word(w.frame_no[frame])
 
 
 @helper
 def number_slot(s: State, w: Work, slot: int) -> int:
     """The number of a slot in use; the frame that is cached for it is numbered with it."""
-    if w.slot_no[slot] == 0:
-        w.nr_slots += 1
-        w.slot_no[slot] = w.nr_slots
-        w.slot_at[w.nr_slots] = slot
-        number_frame(s, w, word(s.slot_frame[slot]) - 1)
+    give_slot(s, w, slot)
+    number_frame(s, w, word(s.slot_frame[slot]) - 1)
     return word(w.slot_no[slot])
 
 
@@ -172,7 +197,11 @@ def frame_traits(s: State, w: Work, frame: int) -> int:
     """What tells apart frames that no page table and no reference names."""
     slot = word(s.frame_slot[frame]) - 1
     traits = word(s.refcount[frame]) * 16 + word(s.mapcount[frame])
-    traits = traits * 64 + (word(s.page_flags[frame]) | (32 if s.frame_batch[frame] else 0))
+    if has_folios(s):
+        traits = traits * 64 + word(s.page_flags[frame]) // 64
+        traits = traits * 4 + word(s.frame_order[frame])
+        traits = traits * 256 + word(s.large_mapcount[frame]) * 16 + word(s.entire_mapcount[frame])
+    traits = traits * 64 + (word(s.page_flags[frame]) & 31 | (32 if s.frame_batch[frame] else 0))
     traits = traits * 16 + word(s.pincount[frame])
     if slot < 0:
         return traits * 4096
@@ -219,6 +248,16 @@ def put(w: Work, buffer: int, at: int, byte: int) -> int:
 
 
 @helper
+def put_two(w: Work, buffer: int, at: int, value: int) -> int:
+    return put(w, buffer, put(w, buffer, at, value & 255), value >> 8)
+
+
+@helper
+def two_at(w: Work, at: int) -> int:
+    return word(w.row[at]) | word(w.row[at + 1]) << 8
+
+
+@helper
 def encode(s: State, w: Work, order: int, buffer: int) -> None:
     """Write the code of the state, renamed by `order`, to w.code[buffer]."""
     mms, pages, refs, slots = word(s.nr_mms), word(s.nr_pages), word(w.refs), word(s.nr_slots)
@@ -227,6 +266,8 @@ def encode(s: State, w: Work, order: int, buffer: int) -> None:
         w.frame_no[frame] = 0
     for slot in range(slots):
         w.slot_no[slot] = 0
+        if has_folios(s):
+            give_slot(s, w, slot)
     for i in range(mms):
         w.mm_to[w.mm_at[order, i]] = i
     for i in range(pages):
@@ -243,8 +284,14 @@ def encode(s: State, w: Work, order: int, buffer: int) -> None:
             elif pte & PTE_PRESENT:
                 to = number_frame(s, w, to)
             want = 0 if w.tokens else word(s.want[mm, page])
-            at = put(w, buffer, at, word(s.vma[mm, page]))
-            at = put(w, buffer, at, pte | want << 6)
+            if has_folios(s):
+                at = put(w, buffer, at, word(s.vma_anon[mm, page]))
+                at = put_two(w, buffer, at, word(s.vma[mm, page]))
+                at = put_two(w, buffer, at, pte)
+                at = put(w, buffer, at, want)
+            else:
+                at = put(w, buffer, at, word(s.vma[mm, page]))
+                at = put(w, buffer, at, pte | want << 6)
             at = put(w, buffer, at, to)
     for i in range(refs):
         ref = w.ref_at[order, i]
@@ -284,6 +331,8 @@ def encode_frames(s: State, w: Work, buffer: int, at: int) -> int:
     if w.nr_frames > w.held:
         s.alarm = ALARM_NO_FRAME
         return at
+    if has_folios(s):
+        return encode_large(s, w, buffer, at)
     for number in range(1, w.held + 1):
         refs, maps, flags = 0, 0, 0
         if number <= w.nr_frames:
@@ -301,6 +350,45 @@ def encode_frames(s: State, w: Work, buffer: int, at: int) -> int:
         at = put(w, buffer, at, maps)
         at = put(w, buffer, at, flags)
     return at
+
+
+@helper
+def encode_large(s: State, w: Work, buffer: int, at: int) -> int:
+    """Frames, some of large folios; and whether one holds zeros, since rules look for those."""
+    for number in range(1, w.held + 1):
+        if number > w.nr_frames:
+            for _ in range(_LARGE_FRAME_BYTES):
+                at = put(w, buffer, at, 0)
+            continue
+        frame = w.frame_at[number]
+        flags = word(s.page_flags[frame]) | (_BATCHED if s.frame_batch[frame] else 0)
+        flags |= _ZEROS if s.content[frame] == 0 else 0
+        total, entire = word(s.large_mapcount[frame]), word(s.entire_mapcount[frame])
+        one, other = mapper(s, w, frame, 0), mapper(s, w, frame, 1)
+        if one < other:  # neither slot is the first one
+            one, other = other, one
+        if s.mapcount[frame] > _MAX_NIBBLE or s.pincount[frame] > _MAX_NIBBLE:
+            s.alarm = ALARM_OVERFLOW
+        if total > _MAX_NIBBLE or entire > _MAX_NIBBLE or s.refcount[frame] > _MAX_BYTE:
+            s.alarm = ALARM_OVERFLOW
+        place = word(s.frame_slot[frame]) | word(s.frame_tail[frame]) << 2
+        at = put(w, buffer, at, word(s.refcount[frame]))
+        at = put(w, buffer, at, word(s.mapcount[frame]) | word(s.pincount[frame]) << 4)
+        at = put_two(w, buffer, at, flags)
+        at = put(w, buffer, at, place | word(s.frame_order[frame]) << 6)
+        at = put(w, buffer, at, total | entire << 4)
+        at = put(w, buffer, at, one)
+        at = put(w, buffer, at, other)
+    return at
+
+
+@helper
+def mapper(s: State, w: Work, frame: int, slot: int) -> int:
+    """A process that maps a large folio, and how often."""
+    mm, count = word(s.mm_id[frame, slot]), word(s.mm_id_mapcount[frame, slot])
+    if count > _MAX_NIBBLE:
+        s.alarm = ALARM_OVERFLOW
+    return (1 + word(w.mm_to[mm - 1]) if mm else 0) << 4 | count
 
 
 @helper
@@ -344,6 +432,15 @@ def decode(w: Work, s: State) -> None:
         s.mm_has_pinned[mm] = w.row[at] >> 2
         at += 1
         for page in range(pages):
+            if has_folios(s):
+                pte = two_at(w, at + 3)
+                s.vma_anon[mm, page] = w.row[at]
+                s.vma[mm, page] = two_at(w, at + 1)
+                s.pte[mm, page] = pte
+                s.want[mm, page] = w.row[at + 5]
+                s.pte_to[mm, page] = word(w.row[at + 6]) - (1 if pte & PTE_SWAP else 0)
+                at += 7
+                continue
             pte = word(w.row[at + 1]) & 63
             s.vma[mm, page] = w.row[at]
             s.pte[mm, page] = pte
@@ -367,6 +464,13 @@ def decode(w: Work, s: State) -> None:
     s.refcount[ZERO_FRAME] = w.row[at]
     s.pincount[ZERO_FRAME] = w.row[at + 1]
     at += 2
+    at = decode_large(w, s, at) if has_folios(s) else decode_frames(w, s, at)
+    if w.tokens:
+        decode_values(w, s, at)
+
+
+@helper
+def decode_frames(w: Work, s: State, at: int) -> int:
     for frame in range(1, w.held + 1):
         s.refcount[frame] = w.row[at]
         s.mapcount[frame] = w.row[at + 1] & 15
@@ -377,8 +481,31 @@ def decode(w: Work, s: State) -> None:
         used = s.refcount[frame] != 0 or s.pincount[frame] != 0
         s.content[frame] = 1 if used else 0
         at += _FRAME_BYTES
-    if w.tokens:
-        decode_values(w, s, at)
+    return at
+
+
+@helper
+def decode_large(w: Work, s: State, at: int) -> int:
+    for frame in range(1, w.held + 1):
+        flags = two_at(w, at + 2)
+        s.refcount[frame] = w.row[at]
+        s.mapcount[frame] = w.row[at + 1] & 15
+        s.pincount[frame] = w.row[at + 1] >> 4
+        s.page_flags[frame] = flags & (_BATCHED - 1)
+        s.frame_batch[frame] = 1 if flags & _BATCHED else 0
+        s.frame_slot[frame] = w.row[at + 4] & 3
+        s.frame_tail[frame] = w.row[at + 4] >> 2 & 15
+        s.frame_order[frame] = w.row[at + 4] >> 6
+        s.large_mapcount[frame] = w.row[at + 5] & 15
+        s.entire_mapcount[frame] = w.row[at + 5] >> 4
+        for slot in range(2):
+            s.mm_id[frame, slot] = w.row[at + 6 + slot] >> 4
+            s.mm_id_mapcount[frame, slot] = w.row[at + 6 + slot] & 15
+        head = frame - word(s.frame_tail[frame])
+        used = s.refcount[head] != 0 or s.pincount[head] != 0
+        s.content[frame] = 1 if used and (flags & _ZEROS) == 0 else 0
+        at += _LARGE_FRAME_BYTES
+    return at
 
 
 @helper

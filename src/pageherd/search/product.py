@@ -15,7 +15,7 @@ import numpy as np
 
 from pageherd.errors import ModelError, RuleError
 from pageherd.machine.jit import ALARMS, records
-from pageherd.machine.layout import HUNT, dtype
+from pageherd.machine.layout import dtype
 from pageherd.machine.operations import Operands, build, encode
 from pageherd.machine.state import LIVE
 from pageherd.machine.verbs import VERBS, Result
@@ -54,12 +54,13 @@ class _Side:
     def __init__(self, scope: Scope, kernel: Kernel, table: Any, observe: Observe) -> None:
         self.kernel = kernel
         self.table = table
-        self.states = np.zeros(ex.NR_RECORDS, dtype(HUNT))
-        self.states[ex.EMPTY] = empty_hunt_state(scope, HUNT)[0]
+        self.states = np.zeros(ex.NR_RECORDS, dtype(scope.layout))
+        self.states[ex.EMPTY] = empty_hunt_state(scope)[0]
         self.states[ex.BASE] = self.states[ex.EMPTY]
         self.words = self.states.view(np.uint64).reshape(ex.NR_RECORDS, -1)
-        forget = forgettable(kernel) if observe in ("promises", "values") else 0
-        self.work = work_record(HUNT, scope.sizes, forget, tokens=observe == "values")
+        erased = observe in ("promises", "values")
+        forget = forgettable(kernel, folios=scope.folio > 1) if erased else 0
+        self.work = work_record(scope, forget, tokens=observe == "values")
 
     @property
     def arrays(self) -> tuple[Any, Any, Any]:

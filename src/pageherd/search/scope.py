@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from pageherd.errors import PageherdError
-from pageherd.machine.layout import HUNT, Layout
+from pageherd.machine.layout import FOLIO, HUNT, Layout
 from pageherd.machine.operations import (
     BUILDERS,
     FRAME_OF_PAGE,
@@ -47,6 +47,17 @@ class Scope:
     pages: int
     references: int
     slots: int
+    folio: int = 1  # pages of a folio; more than one: all pages are those of one huge range
+
+    @property
+    def layout(self) -> Layout:
+        """That of the states."""
+        return HUNT if self.folio == 1 else FOLIO
+
+    @property
+    def page_orders(self) -> int:
+        """In how many orders the pages can be named; each page of a folio has its place in it."""
+        return factorial(self.pages) if self.folio == 1 else 1
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -61,6 +72,9 @@ SMALL: Final = Scope("small", 2, 1, 2, 1)
 THREE: Final = Scope("three", 3, 1, 2, 1)
 TWO_PAGES: Final = Scope("two-pages", 2, 2, 1, 1)
 LARGE: Final = Scope("large", 3, 2, 2, 1)
+FOLIO_PINS: Final = Scope("folio-pins", 2, 2, 1, 0, folio=2)
+FOLIO_SWAP: Final = Scope("folio-swap", 2, 2, 0, 2, folio=2)
+FOLIO_LARGE: Final = Scope("folio-large", 2, 2, 1, 2, folio=2)
 SCOPES: Final = MappingProxyType(
     {
         "small": (SMALL,),
@@ -68,6 +82,10 @@ SCOPES: Final = MappingProxyType(
         "three": (THREE,),
         "two-pages": (TWO_PAGES,),
         "large": (LARGE,),
+        "folio": (FOLIO_PINS, FOLIO_SWAP),
+        "folio-pins": (FOLIO_PINS,),
+        "folio-swap": (FOLIO_SWAP,),
+        "folio-large": (FOLIO_LARGE,),
     }
 )
 GREATEST: Final = (HUNT.mms, HUNT.pages, HUNT.refs, HUNT.slots)
@@ -112,8 +130,9 @@ _TAKES: Final = (
     *("rdma_register_ro", "vfio_map", "vfio_map_ro"),
 )
 _REMOTE: Final = ("process_vm_readv", "process_vm_writev", "ptrace_peek", "ptrace_poke")
+OF_FOLIOS: Final = ("collapse", "split")
 OPERATIONS: Final = (
-    *("mmap", *_PLAIN, "mprotect", "mremap", "clear_soft_dirty", "fork", "exit"),
+    *("mmap", *_PLAIN, "mprotect", "mremap", "clear_soft_dirty", "fork", "exit", *OF_FOLIOS),
     *(*_TAKES, "write_ref", "release", *_REMOTE, "reclaim", "drain"),
 )
 """Every verb of a hunt, in the order in which operations of equal length are tried.
@@ -128,6 +147,15 @@ ADVICE: Final = ("dontfork", "dofork", "wipeonfork")
 """Only in a hunt if `--ops` names them.  They make a child begin without a page, or with an empty
 one: as if it had been forked before the page was mapped, which is a program of the hunt, and no
 longer.  Their flags would multiply the states of each page by four, to no other end."""
+
+_WHOLE: Final = ("mmap", "collapse")
+"""In a hunt with large folios always of all pages.  MADV_HUGEPAGE goes with mmap()."""
+
+NOT_OF_FOLIOS: Final = (
+    *("mlock", "mremap", "clear_soft_dirty", "mprotect", "dontneed", "populate_write", "drain"),
+    *_REMOTE,
+)
+"""In a hunt with large folios only if `--ops` names them, since they multiply its states."""
 
 _PROTECTIONS: Final = ("r", "rw")
 """Not `none`: a page that may be read can do all that one without access can, and what mprotect and
@@ -144,7 +172,7 @@ GUARD_DTYPE: Final = np.dtype(
     [
         (name, "i4")
         for name in (
-            *("live", "child", "take", "held", "mm", "page", "vma", "company", "first"),
+            *("live", "child", "take", "held", "mm", "page", "span", "vma", "company", "first"),
             *("order", "ordered_by"),
         )
     ]
@@ -160,6 +188,7 @@ class Move:
     verb: str
     mm: int = NOBODY  # the acting process, or the remote one
     page: int = NOBODY
+    span: int = 1  # pages from there on: a huge range
     to: int = NOBODY  # the second page, or the child
     ref: int = NOBODY
     prot: str = ""
@@ -179,8 +208,12 @@ class Client:
     absent: tuple[str, ...]  # calls that the kernel does not have
 
 
-def chosen_verbs(ops: Collection[str] = (), without: Collection[str] = ()) -> tuple[str, ...]:
+def chosen_verbs(
+    ops: Collection[str] = (), without: Collection[str] = (), *, folios: bool = False
+) -> tuple[str, ...]:
     """The verbs of `--ops` and `--without`, in the order of the table.
+
+    `folios`: of a scope with large folios.
 
     Raises:
         ScopeError: a name that is no operation of a hunt.
@@ -188,7 +221,10 @@ def chosen_verbs(ops: Collection[str] = (), without: Collection[str] = ()) -> tu
     for name in (*ops, *without):
         if name not in OPERATIONS:
             raise ScopeError(f"no operation '{name}' in a hunt{nearest(name, OPERATIONS)}")
-    chosen = ops or tuple(v for v in OPERATIONS if v not in ADVICE)
+    left_out = (*ADVICE, *(NOT_OF_FOLIOS if folios else ()))
+    chosen = ops or tuple(v for v in OPERATIONS if v not in left_out)
+    if not folios:
+        chosen = tuple(v for v in chosen if v not in OF_FOLIOS)
     return tuple(v for v in OPERATIONS if v in chosen and v not in without)
 
 
@@ -239,6 +275,10 @@ def _moves(scope: Scope, verb: str) -> Iterator[Move]:
 
 def _moves_of(scope: Scope, verb: str, mm: int) -> Iterator[Move]:
     pages = range(scope.pages)
+    if scope.folio > 1:
+        yield from _moves_of_ranges(scope, verb, mm)
+    if scope.folio > 1 and verb in _WHOLE:
+        return
     if verb in ("exit", "clear_soft_dirty"):
         yield Move(verb, mm)
     elif verb == "fork":
@@ -253,6 +293,14 @@ def _moves_of(scope: Scope, verb: str, mm: int) -> Iterator[Move]:
         yield from (Move(verb, mm, page) for page in pages)
 
 
+def _moves_of_ranges(scope: Scope, verb: str, mm: int) -> Iterator[Move]:
+    """The verb on all pages at once; a store to all is one to each, in order."""
+    if verb == "mprotect":
+        yield from (Move(verb, mm, 0, scope.folio, prot=prot) for prot in _PROTECTIONS)
+    elif verb in _WHOLE or (VERBS[verb].ranges and verb not in ("read", "write", "mremap")):
+        yield Move(verb, mm, 0, scope.folio)
+
+
 def _orders(scope: Scope, move: Move) -> Iterator[Move]:
     """The move, and once more for each other order that the machine could go in.
 
@@ -263,11 +311,9 @@ def _orders(scope: Scope, move: Move) -> Iterator[Move]:
     inner = factorial(scope.references)
     if move.verb in ("reclaim", "pageout"):
         for i in range(1, factorial(scope.processes)):
-            yield replace(
-                move, order=i * factorial(scope.pages) * inner, ordered_by=ORDER_OF_PROCESSES
-            )
+            yield replace(move, order=i * scope.page_orders * inner, ordered_by=ORDER_OF_PROCESSES)
     if move.verb == "fork":
-        for i in range(1, factorial(scope.pages)):
+        for i in range(1, scope.page_orders):
             yield replace(move, order=i * inner, ordered_by=ORDER_OF_PAGES)
 
 
@@ -275,7 +321,7 @@ def _operation(scope: Scope, move: Move) -> Any:
     """The operation, in the numbers that the state has after it was put into the move's order."""
     mm, frame_from = max(move.mm, 0), 0
     if move.ordered_by == ORDER_OF_PROCESSES and move.mm != NOBODY:
-        place = move.order // (factorial(scope.pages) * factorial(scope.references))
+        place = move.order // (scope.page_orders * factorial(scope.references))
         mm = list(permutations(range(scope.processes)))[place].index(mm)
     if move.verb == "reclaim":
         frame_from = FRAME_OF_REF if move.mm == NOBODY else FRAME_OF_PAGE
@@ -284,6 +330,7 @@ def _operation(scope: Scope, move: Move) -> Any:
         thread=0,
         mm=mm,
         page=max(move.page, 0),
+        span=move.span,
         to=max(move.to, 0),
         value=value,
         ref=max(move.ref, 0),
@@ -304,6 +351,7 @@ def _guard(move: Move, symmetry: bool) -> dict[str, int]:
         "held": NOBODY if takes else move.ref,
         "mm": max(move.mm, 0),
         "page": max(move.page, 0),
+        "span": move.span,
         "vma": (UNMAPPED if move.verb == "mmap" else MAPPED) if on_page else ANY,
         "company": int(remote),
         "first": int(symmetry),
@@ -312,14 +360,18 @@ def _guard(move: Move, symmetry: bool) -> dict[str, int]:
     }
 
 
-def empty_hunt_state(scope: Scope, layout: Layout) -> Any:
+def empty_hunt_state(scope: Scope) -> Any:
     """The template of all states: nobody lives, every frame that can be in use at once is there."""
     from pageherd.machine.state import SWAP_DISK
     from pageherd.search.program import empty_state
 
     mms, pages, refs, slots = scope.sizes
-    state = empty_state(layout, mms, pages, slots)
-    state["nr_frames"] = 1 + held_frames(mms, pages, refs, slots) + 2  # a copy, one more in a fork
+    state = empty_state(scope.layout, mms, pages, slots)
+    held = held_frames(mms, pages, refs, slots, scope.folio)
+    state["nr_frames"] = 1 + held + 2 * scope.folio  # a copy, one more in a fork
+    if scope.folio > 1:
+        state["nr_huge"] = scope.folio
+        state["nr_frames"] = 1 + state["nr_frames"]  # a folio begins at an even frame
     state["swap_kind"] = SWAP_DISK
     state["batch_limit"] = 1
     state["moved"] = 1  # rmap walks look at every page, so no state depends on where one was born
