@@ -151,6 +151,19 @@ invoke_rule: Callable[[int, Any, int, Any, int], int] = _invoke_rule  # type: ig
 """Call the rule at an address."""
 
 
+if JIT:
+
+    def _mangling_args(record: Any) -> tuple[str, tuple[()]]:
+        """How the name of a compiled function names a record that it works on: by its fields.
+
+        Numba names it by a number of this process.  Then helpers that two processes have compiled
+        for two layouts, and kept, may have one name, and a third process links the wrong one.
+        """
+        return f"Record_{hashlib.blake2b(record.name.encode(), digest_size=8).hexdigest()}", ()
+
+    types.Record.mangling_args = property(_mangling_args)  # type: ignore[assignment]
+
+
 @cache
 def _types(layout: Layout) -> tuple[Any, Any]:
     return numba.from_dtype(layouts.dtype(layout)), numba.from_dtype(KERNEL_DTYPE)

@@ -153,9 +153,11 @@ _WHOLE: Final = ("mmap", "collapse")
 
 NOT_OF_FOLIOS: Final = (
     *("mlock", "mremap", "clear_soft_dirty", "mprotect", "dontneed", "populate_write", "drain"),
-    *_REMOTE,
+    *("odirect_write", "rdma_register", "rdma_register_ro", "vfio_map", *_REMOTE),
 )
-"""In a hunt with large folios only if `--ops` names them, since they multiply its states."""
+"""In a hunt with large folios only if `--ops` names them, since they multiply its states.  Of the
+calls that take pages there is one left of each kind: a reference, a reference or pin for writing, a
+long-term pin for writing, one for reading."""
 
 _PROTECTIONS: Final = ("r", "rw")
 """Not `none`: a page that may be read can do all that one without access can, and what mprotect and
@@ -234,7 +236,8 @@ def client_of(
     """The client for `scope`; without symmetry any unused name may be taken, not only the first."""
     absent = tuple(verb for verb in verbs if verb in kernel.absent())
     same = _duplicates(record, [verb for verb in verbs if verb not in absent])
-    used = tuple(verb for verb in verbs if verb not in absent and verb not in same)
+    idle = ("pageout", "reclaim") if scope.folio > 1 and scope.slots == 0 else ()
+    used = tuple(verb for verb in verbs if verb not in (*absent, *same, *idle))
     moves = tuple(
         ordered for verb in used for move in _moves(scope, verb) for ordered in _orders(scope, move)
     )
