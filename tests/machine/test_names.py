@@ -15,7 +15,8 @@ SCRIPT = """
 import json, sys
 from pageherd.machine import layout
 from pageherd.machine.jit import _types
-print(json.dumps({name: _types(getattr(layout, name))[0].mangling_args[0] for name in sys.argv[1:]}))
+records = {name: _types(getattr(layout, name))[0] for name in sys.argv[1:]}
+print(json.dumps({name: record.mangling_args[0] for name, record in records.items()}))
 """
 
 

@@ -153,11 +153,11 @@ _WHOLE: Final = ("mmap", "collapse")
 
 NOT_OF_FOLIOS: Final = (
     *("mlock", "mremap", "clear_soft_dirty", "mprotect", "dontneed", "populate_write", "drain"),
-    *("odirect_write", "rdma_register", "rdma_register_ro", "vfio_map", *_REMOTE),
+    *("odirect_read", "odirect_write", "rdma_register", "rdma_register_ro", "vfio_map", *_REMOTE),
 )
 """In a hunt with large folios only if `--ops` names them, since they multiply its states.  Of the
-calls that take pages there is one left of each kind: a reference, a reference or pin for writing, a
-long-term pin for writing, one for reading."""
+calls that take pages there is one left of each kind: a reference, a long-term pin for writing, one
+for reading."""
 
 _PROTECTIONS: Final = ("r", "rw")
 """Not `none`: a page that may be read can do all that one without access can, and what mprotect and
