@@ -41,7 +41,6 @@ from pageherd.machine.questions import (
     KSM_CHECKS,
     KSM_COUNTS,
     KSM_MARKS_ZERO,
-    MLOCK_HOLDS,
     STILL_MAPPED,
     UNMAP_REFUSES,
     UNSHARE_FAULT,
@@ -73,7 +72,6 @@ from pageherd.machine.state import (
     SEGV,
     VM_ANON_VMA,
     VM_HUGETLB,
-    VM_LOCKED,
     VM_MAPPED,
     VM_MERGEABLE,
     VM_SHARED,
@@ -156,13 +154,6 @@ def stable_page(s: State, frame: int) -> int:
 def find_stable(states: States, i: int, frame: int) -> int:
     """The KSM page of states[i] with the content of `frame`, or NONE."""
     return stable_page(states[i], frame)
-
-
-@driver
-def munlock_holds(states: States, i: int, kernels: Any, mm: int, page: int) -> bool:
-    """munlock_folio(): whether what a locked mapping loses has a reference until a batch drains."""
-    s = states[i]
-    return bool(int(s.vma[mm, page]) & VM_LOCKED and ask(s, 0, kernels[0], MLOCK_HOLDS, 0))
 
 
 # -- merging ---------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any, Final
 from pageherd.machine import state as st
 from pageherd.machine import steps
 from pageherd.machine.jit import records
-from pageherd.machine.ksm import find_again, find_mergeable, find_stable, munlock_holds
+from pageherd.machine.ksm import find_again, find_mergeable, find_stable
 from pageherd.machine.layout import State, States
 from pageherd.machine.operations import Operation
 from pageherd.real.observe import Where
@@ -175,7 +175,7 @@ class _Scan:
         before = {where: int(self.states["pte_to"][0][where]) for where in places}
         self.broke |= run_operation(self.states, operation, self.kernel)
         for where, frame in before.items():
-            lost = int(self.states["pte_to"][0][where]) != frame
-            if lost and munlock_holds(records(self.states), 0, records(self.kernel), *where):
-                self.munlocked.add(frame)
+            locked = int(self.states["vma"][0][where]) & st.VM_LOCKED
+            if locked and int(self.states["pte_to"][0][where]) != frame:
+                self.munlocked.add(frame)  # munlock_folio(), or putback_lru_page() until v5.17
         return bool(self.states["reg"][0, 0] == st.OK)
