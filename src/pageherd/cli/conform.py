@@ -70,11 +70,10 @@ def _print(tally: Tally, arguments: Namespace) -> None:
     for kind, count in tally.outcomes.suspicious():
         print(f"  suspicious: allowed in {count} steps, seen in none: {kind}")
     print(f"  {len(tally.found) or 'no'} divergence{'' if len(tally.found) == 1 else 's'}")
-    for found in (*tally.found, *tally.once):
-        shrunk = "shrunk to these" if found.seen else "once, and so it does not count"
+    for found in tally.found:
         print(
             f"\nseed {found.seed}: seen in {found.seen} of {found.runs} runs,"
-            f" {found.steps_before} steps {shrunk}; at '{found.divergence.step}':"
+            f" {found.steps_before} steps shrunk to these; at '{found.divergence.step}':"
         )
         for difference in found.divergence.differences:
             print(f"  {difference}")
@@ -109,10 +108,6 @@ def _print_json(tally: Tally, arguments: Namespace) -> None:
             {"outcome": kind, "allowed": count} for kind, count in tally.outcomes.suspicious()
         ],
         divergences=len(tally.found),
-        once=[
-            {"seed": found.seed, "step": found.divergence.step, "text": found.text}
-            for found in tally.once
-        ],
         hung=tally.hung,
         seconds=round(tally.seconds, 3),
         boots=tally.boots,

@@ -75,7 +75,6 @@ class Tally:
     steps: Counter[str] = field(default_factory=Counter)  # verbs that ran
     outcomes: Outcomes = field(default_factory=Outcomes)  # where the model left them open
     found: list[Found] = field(default_factory=list)
-    once: list[Found] = field(default_factory=list)  # not seen again, and not shrunk
     complaints: list[str] = field(default_factory=list)
 
     @property
@@ -173,9 +172,6 @@ class Conform:
 
     def note(self, tally: Tally, new: Found) -> None:
         """Add a divergence, unless it is one that was found before."""
-        if not new.seen:
-            tally.once.append(new)
-            return
         for old in tally.found:
             if replace(old.test, name="", swap=new.test.swap) == replace(new.test, name=""):
                 old.seeds.append(new.seed)
@@ -185,15 +181,11 @@ class Conform:
     # -- shrinking ---
 
     def examine(self, seed: int, steered: Steered, first: Divergence) -> Found:
-        """Run a diverging program again, and look for the smallest one that still diverges.
-
-        What does not diverge again met something else that held a page just then (compaction,
-        DAMON), or is very rare.
-        """
+        """Run a diverging program again, and look for the smallest one that still diverges."""
         runs = self.diverging([steered] * AGAIN)
         seen = sum(divergence is not None for divergence in runs)
         test, divergence = replace(steered.test, questions=(Keeps("private"),)), first
-        while seen:
+        while True:
             smaller = [
                 (proposal, program)
                 for proposal in _smaller(test)
