@@ -22,6 +22,7 @@ from pageherd.machine.state import (
     VM_READ,
     VM_SOFTDIRTY,
     VM_WRITE,
+    ask_value,
 )
 
 
@@ -151,27 +152,18 @@ def anon_vma_moves(s: State, mm: int, first: int, end: int, to: int) -> None:
     for i in range(end - first):
         s.vma_anon[mm, first + i] = 0
         s.vma_anon[mm, to + i] = own
-    split_vma(s, mm, to, to + end - first)
+    split_vma(s, mm, to)
+    split_vma(s, mm, to + end - first)
 
 
 # -- where a VMA begins and ends -------------------------------------------------------------------
 
 
 @helper
-def split_vma(s: State, mm: int, first: int, end: int) -> None:
-    """A VMA begins at `first`, and another one at `end`."""
-    if s.nr_huge <= 1:
-        return
-    for page in (first, end):
-        if page < s.nr_pages:
-            s.vma_anon[mm, page] = int(s.vma_anon[mm, page]) | AV_START
-
-
-@helper
-def vma_merge_rule(k: KernelRecord) -> int:
-    """What this kernel merges, and how: MERGES_UNFAULTED, MERGES_STICKY."""
-    k.asked[VMA_MERGE] += 1
-    return int(k.rule[VMA_MERGE])
+def split_vma(s: State, mm: int, page: int) -> None:
+    """A VMA begins at this page; there may be no such page any more."""
+    if s.nr_huge > 1 and page < s.nr_pages:
+        s.vma_anon[mm, page] = int(s.vma_anon[mm, page]) | AV_START
 
 
 @helper
@@ -188,7 +180,7 @@ def can_vma_merge(s: State, k: KernelRecord, mm: int, page: int, beside: int) ->
     if its == mine:
         return True
     if its == 0:
-        return (mine & AV_ALONE) == 0 and (vma_merge_rule(k) & MERGES_UNFAULTED) != 0
+        return (mine & AV_ALONE) == 0 and (ask_value(k, VMA_MERGE) & MERGES_UNFAULTED) != 0
     return mine == 0 and (its & AV_ALONE) == 0
 
 
@@ -215,7 +207,7 @@ def vma_merge(s: State, k: KernelRecord, mm: int, first: int, end: int) -> None:
         stop = vma_end(s, mm, end)
         s.vma_anon[mm, end] = anon_vma(s, mm, end)
     dirty, name = int(s.vma[mm, first]) & VM_SOFTDIRTY, 0
-    sticky = (vma_merge_rule(k) & MERGES_STICKY) != 0
+    sticky = (ask_value(k, VMA_MERGE) & MERGES_STICKY) != 0
     for each in range(start, stop):
         name |= anon_vma(s, mm, each)
         dirty |= int(s.vma[mm, each]) & VM_SOFTDIRTY if sticky else 0
@@ -233,8 +225,8 @@ def vma_modify(s: State, k: KernelRecord, mm: int, page: int, first: int, end: i
     if s.nr_huge <= 1:
         return
     if page == first:
-        split_vma(s, mm, page, page)
+        split_vma(s, mm, page)
     if page + 1 == end:
-        split_vma(s, mm, end, end)
+        split_vma(s, mm, end)
     if page + 1 == end or not same_vma(s, mm, page, page + 1):
         vma_merge(s, k, mm, vma_start(s, mm, page), page + 1)

@@ -91,7 +91,8 @@ def busy_in_cache(s: State, t: int, file: int) -> bool:
 def mmap_file(s: State, t: int, k: KernelRecord) -> int:
     """mmap(MAP_FIXED) of the memfd: page t_ref of the file, private or shared; or MAP_HUGETLB."""
     mm, page = int(s.t_mm[t]), int(s.t_other[t]) - 1
-    split_vma(s, mm, page, page + 1)
+    split_vma(s, mm, page)
+    split_vma(s, mm, page + 1)
     if s.t_fault[t] == MAP_HUGETLB:
         s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_HUGETLB
         mmap_write_unlock(s, mm)

@@ -15,14 +15,21 @@ from pageherd.machine.state import (
     PG_STABLE_NODE,
     PIN_BIAS,
     ZERO_FRAME,
+    ask_value,
     out_of_range,
 )
 
 
 @helper
+def has_folios(s: State) -> bool:
+    """Whether the layout has large folios: known when compiled."""
+    return bool(s.frame_tail.shape[0] != 1)
+
+
+@helper
 def compound_head(s: State, frame: int) -> int:
     """compound_head(), page_folio(): the frame that has the counts of the whole folio."""
-    if s.frame_tail.shape[0] == 1:  # a layout without large folios: known when compiled
+    if not has_folios(s):
         return frame
     return frame - int(s.frame_tail[frame])
 
@@ -30,7 +37,7 @@ def compound_head(s: State, frame: int) -> int:
 @helper
 def folio_nr_pages(s: State, frame: int) -> int:
     """How many frames the folio of `frame` has."""
-    if s.frame_tail.shape[0] == 1:
+    if not has_folios(s):
         return 1
     return 1 << int(s.frame_order[frame])
 
@@ -144,8 +151,7 @@ def has_flag(s: State, frame: int, flag: int) -> bool:
 @helper
 def set_exclusive(s: State, k: KernelRecord, frame: int) -> None:
     """SetPageAnonExclusive(), in kernels that have the mark (6c287605fd56, v5.19)."""
-    k.asked[MARKS] += 1
-    if k.rule[MARKS] != 0:
+    if ask_value(k, MARKS) != 0:
         set_flag(s, frame, PG_EXCLUSIVE)
 
 
@@ -223,7 +229,7 @@ def free_if_unused(s: State, frame: int) -> None:
 @helper
 def forget_frame(s: State, frame: int) -> None:
     """A free frame remembers nothing."""
-    if s.frame_tail.shape[0] > 1:
+    if has_folios(s):
         s.frame_tail[frame] = 0
         s.frame_order[frame] = 0
         s.entire_mapcount[frame] = 0

@@ -156,6 +156,13 @@ def ask(s: State, t: int, k: KernelRecord, question: int, frame: int) -> int:
 
 
 @helper
+def ask_value(k: KernelRecord, question: int) -> int:
+    """What a kernel answers to a question whose alternatives are numbers."""
+    k.asked[question] += 1
+    return int(k.rule[question])
+
+
+@helper
 def out_of_range(s: State, count: int) -> bool:
     """Whether a count would wrap; it never does, the alarm is raised instead."""
     if count < 0:

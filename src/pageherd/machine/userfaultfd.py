@@ -60,6 +60,7 @@ from pageherd.machine.state import (
     VM_WRITE,
     ZERO_FRAME,
     ask,
+    ask_value,
 )
 from pageherd.machine.vma import may_upgrade, readable_migration_entry
 from pageherd.machine.watch import move_attached
@@ -68,8 +69,7 @@ from pageherd.machine.watch import move_attached
 @helper
 def knows(k: KernelRecord) -> int:
     """What a userfaultfd of this kernel can do."""
-    k.asked[UFFD_KNOWS] += 1
-    return int(k.rule[UFFD_KNOWS])
+    return ask_value(k, UFFD_KNOWS)
 
 
 @step(steps.USERFAULTFD)

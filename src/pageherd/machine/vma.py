@@ -78,7 +78,8 @@ def mmap(s: State, t: int, k: KernelRecord) -> int:
     mm = int(s.t_mm[t])
     for page in range(s.t_first[t], s.t_end[t]):
         s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY
-    split_vma(s, mm, int(s.t_first[t]), int(s.t_end[t]))
+    split_vma(s, mm, int(s.t_first[t]))
+    split_vma(s, mm, int(s.t_end[t]))
     vma_merge(s, k, mm, int(s.t_first[t]), int(s.t_end[t]))
     mmap_write_unlock(s, mm)
     s.t_result[t] = OK

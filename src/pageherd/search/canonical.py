@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pageherd.machine.folio import has_folios
 from pageherd.machine.jit import helper
 from pageherd.machine.layout import State
 from pageherd.machine.state import REF_SHARED, UNUSED
-from pageherd.search.packing import Work, encode, has_folios, word
+from pageherd.search.packing import Work, encode, word
 
 
 @helper

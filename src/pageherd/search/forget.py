@@ -14,7 +14,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from pageherd.machine.folio import clear_flag, compound_head, free_if_unused, has_flag
+from pageherd.machine.folio import (
+    clear_flag,
+    compound_head,
+    free_if_unused,
+    has_flag,
+    has_folios,
+)
 from pageherd.machine.jit import KernelRecord, driver, helper, invoke_rule
 from pageherd.machine.layout import State, States
 from pageherd.machine.pte import set_pte
@@ -55,7 +61,7 @@ from pageherd.machine.watch import (
     PRIVATE,
     promised_to_follow,
 )
-from pageherd.search.packing import Work, has_folios, word
+from pageherd.search.packing import Work, word
 
 SOFT_DIRTY: Final = 1
 PTE_DIRTIES: Final = 2
@@ -66,7 +72,7 @@ OUT_OF_REACH: Final = 32
 MAP_COUNT: Final = 64
 ZERO_ENTRY: Final = 128
 ZERO_PINS: Final = 256
-OF_FOLIOS: Final = 512
+FOLIOS: Final = 512
 """The bits of `Work.forget`."""
 
 
@@ -429,7 +435,7 @@ def simplify(s: State, w: Work) -> None:
     for mm in range(s.nr_mms):
         if has_folios(s):
             advise(s, mm)
-            if w.forget & OF_FOLIOS:
+            if w.forget & FOLIOS:
                 forget_anon_vma(s, mm)
         if w.forget & HAS_PINNED:
             s.mm_has_pinned[mm] = 1 if s.mm_state[mm] == LIVE else 0
@@ -440,7 +446,7 @@ def simplify(s: State, w: Work) -> None:
     for frame in range(1, s.nr_frames):
         if w.forget & PTE_DIRTIES and s.frame_slot[frame] == 0:
             clear_flag(s, frame, PG_DIRTY)
-    if has_folios(s) and w.forget & OF_FOLIOS:
+    if has_folios(s) and w.forget & FOLIOS:
         forget_marks(s)
     if w.forget & FOLL_FLAGS:
         for ref in range(w.refs):

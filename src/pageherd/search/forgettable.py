@@ -86,7 +86,7 @@ def forgettable(kernel: Kernel, table: Any = None, *, folios: bool = False) -> i
     if not all(point in _ON_PAGES and _is_plain(each.functions) for point, each in own.items()):
         return 0
     if folios:
-        return forget.FOLL_FLAGS | forget.OF_FOLIOS
+        return forget.FOLL_FLAGS | forget.FOLIOS
     bits = forget.FOLL_FLAGS | forget.OUT_OF_REACH
     if "unshare" not in own:  # which may be asked about the zero page
         bits |= forget.ZERO_PINS

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from pageherd.machine.folio import compound_head, folio_nr_pages
+from pageherd.machine.folio import compound_head, folio_nr_pages, has_folios
 from pageherd.machine.jit import ALARM_NO_FRAME, ALARM_OVERFLOW, helper
 from pageherd.machine.layout import Layout, State, words_compared
 from pageherd.machine.state import PTE_PRESENT, PTE_SWAP, REF_SHARED, ZERO_FRAME
@@ -139,12 +139,6 @@ def work_record(
 def _pair_number(layout: Layout, kind: int, a: int, b: int) -> int:
     most = max(layout.mms, layout.refs)
     return (kind * most + a) * most + b
-
-
-@helper
-def has_folios(s: State) -> bool:
-    """Whether the layout has large folios: known when compiled."""
-    return bool(s.frame_tail.shape[0] != 1)
 
 
 @helper
