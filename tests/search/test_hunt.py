@@ -160,6 +160,8 @@ def test_bad_scopes_and_operations() -> None:
             scopes_of(text)
     with pytest.raises(ScopeError, match="write"):
         chosen_verbs(("wriet",))
+    with pytest.raises(ScopeError, match="large folios"):
+        chosen_verbs(("mmap", "split"))
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ CASES = [
 def search(kernel: str, scope: Scope, ops: tuple[str, ...], **how: Any) -> Search:
     chosen = choose(f"linux-6.18:counting={kernel}" if kernel == "page-tables" else kernel)
     table = record(chosen, LAYOUT)
-    verbs = chosen_verbs(ops, folios=True)
+    verbs = chosen_verbs(ops, scope=scope)
     client = client_of(scope, chosen, table, verbs, symmetry=how.get("symmetry", True))
     done = Search(scope, chosen, client, table, settle=False, **how)
     assert done.run()

@@ -227,9 +227,8 @@ def diff(
     kernels = choose(k1), choose(k2)
     layout = chosen[0].layout
     tables = record(kernels[0], layout, progress), record(kernels[1], layout, progress)
-    verbs = chosen_verbs(ops, without, folios=chosen[0].folio > 1)
     searches = [
-        (each, what, client_of_both(each, kernels, tables, verbs, what))
+        (each, what, client_of_both(each, kernels, tables, chosen_verbs(ops, without, each), what))
         for each in chosen
         for what in wanted
     ]

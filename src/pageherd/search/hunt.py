@@ -152,8 +152,10 @@ def hunt(
     asked = tuple(p.name for p in PROMISES if p.name in DEFAULT or p.name in ask)
     unasked = sum(1 << p.number for p in PROMISES if p.name not in asked)
     used = cores or len(os.sched_getaffinity(0))
-    verbs = chosen_verbs(ops, without, folios=scopes[0].folio > 1)
-    clients = [client_of(each, chosen, table, verbs, symmetry=symmetry) for each in scopes]
+    clients = [
+        client_of(each, chosen, table, chosen_verbs(ops, without, each), symmetry=symmetry)
+        for each in scopes
+    ]
     modes = {"tokens": tokens, "symmetry": symmetry}
     identity = checkpoint.identity_of("hunt", (chosen,), scopes, clients, asked, modes)
     keeping = keeper(resume, identity)

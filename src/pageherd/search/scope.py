@@ -211,23 +211,28 @@ class Client:
 
 
 def chosen_verbs(
-    ops: Collection[str] = (), without: Collection[str] = (), *, folios: bool = False
+    ops: Collection[str] = (), without: Collection[str] = (), scope: Scope = SMALL
 ) -> tuple[str, ...]:
-    """The verbs of `--ops` and `--without`, in the order of the table.
-
-    `folios`: of a scope with large folios.
+    """The verbs of `--ops` and `--without` for a scope, in the order of the table.
 
     Raises:
-        ScopeError: a name that is no operation of a hunt.
+        ScopeError: a name that is no operation of a hunt, or of this scope.
     """
     for name in (*ops, *without):
         if name not in OPERATIONS:
             raise ScopeError(f"no operation '{name}' in a hunt{nearest(name, OPERATIONS)}")
-    left_out = (*ADVICE, *(NOT_OF_FOLIOS if folios else ()))
-    chosen = ops or tuple(v for v in OPERATIONS if v not in left_out)
-    if not folios:
-        chosen = tuple(v for v in chosen if v not in OF_FOLIOS)
+    for name in ops:
+        if name in OF_FOLIOS and scope.folio == 1:
+            raise ScopeError(f"operation '{name}' is for large folios: --scope folio has them")
+    chosen = ops or tuple(v for v in OPERATIONS if v not in _left_out(scope))
     return tuple(v for v in OPERATIONS if v in chosen and v not in without)
+
+
+def _left_out(scope: Scope) -> tuple[str, ...]:
+    """What only `--ops` brings into a hunt of this scope."""
+    if scope.folio == 1:
+        return (*ADVICE, *OF_FOLIOS)
+    return (*ADVICE, *NOT_OF_FOLIOS, *(() if scope.slots else ("pageout", "reclaim")))
 
 
 def client_of(
@@ -236,8 +241,7 @@ def client_of(
     """The client for `scope`; without symmetry any unused name may be taken, not only the first."""
     absent = tuple(verb for verb in verbs if verb in kernel.absent())
     same = _duplicates(record, [verb for verb in verbs if verb not in absent])
-    idle = ("pageout", "reclaim") if scope.folio > 1 and scope.slots == 0 else ()
-    used = tuple(verb for verb in verbs if verb not in (*absent, *same, *idle))
+    used = tuple(verb for verb in verbs if verb not in absent and verb not in same)
     moves = tuple(
         ordered for verb in used for move in _moves(scope, verb) for ordered in _orders(scope, move)
     )
