@@ -422,6 +422,10 @@ class Process:
         """A private mapping of a hugetlb page."""
         return self._map("mmap_hugetlb", page, None)
 
+    def mmap_droppable(self, page: Page | str) -> Page:
+        """A mapping with MAP_DROPPABLE: reclaim may drop its pages, and a child finds none."""
+        return self._map("mmap_droppable", page, None)
+
     def _map(self, verb: str, page: Page | str, of: Page | None) -> Page:
         chosen = self._machine.page(page) if isinstance(page, str) else page
         self._must(verb, chosen, *(() if of is None else (of,)))
@@ -458,6 +462,8 @@ class Process:
             "dofork",
             "wipeonfork",
             "free",
+            "guard",
+            "unguard",
             "mergeable",
             "unmergeable",
             "pageout",
@@ -553,6 +559,10 @@ class Process:
     def pin(self, page: Page, *flags: Literal["write", "force", "longterm", "fast"]) -> Reference:
         """pin_user_pages() with FOLL_PIN."""
         return self.take("pin", page, *flags)
+
+    def process_madvise_collapse(self, other: Process, page: Page) -> Value:
+        """process_madvise(MADV_COLLAPSE) of the huge range of another process that has the page."""
+        return self._do("process_madvise_collapse", PageOf(other.name, page.name))
 
     def process_vm_readv(self, other: Process, page: Page) -> Value:
         """process_vm_readv() of a page of another process."""

@@ -60,6 +60,8 @@ def entry(s: State, mm: int, page: int) -> str:
         kind = "for writing" if pte & st.PTE_WRITE else "for reading"
         mark = ", exclusive" if pte & st.PTE_SWP_EXCLUSIVE else ""
         return f"migration entry {kind}{mark}, frame {to}{tracked}"
+    if pte & st.PTE_GUARD:
+        return "a guard region"
     if tracked:
         return f"nothing{tracked}"
     return "nothing" if int(s["vma"][mm, page]) & st.VM_MAPPED else "no mapping"

@@ -15,7 +15,7 @@ from pageherd.machine.folio import (
 from pageherd.machine.huge import set_pmd, thp_allowed
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.lock import locked_by_other, ptl_taken
+from pageherd.machine.lock import locked_by_other, mmap_read_unlock, ptl_taken
 from pageherd.machine.lru import lru_cache_add
 from pageherd.machine.numa import do_numa_page
 from pageherd.machine.pte import (
@@ -25,6 +25,7 @@ from pageherd.machine.pte import (
     pte_same,
     remember_pte,
     set_pte,
+    set_swapbacked,
     userfaultfd_pte_wp,
 )
 from pageherd.machine.questions import MIGRATION_WAIT_HOLDS
@@ -36,6 +37,7 @@ from pageherd.machine.state import (
     HOLD_NEW,
     PG_HUGETLB,
     PTE_DIRTY,
+    PTE_GUARD,
     PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
@@ -44,6 +46,7 @@ from pageherd.machine.state import (
     PTE_SWAP,
     PTE_UFFD_WP,
     PTE_WRITE,
+    SEGV,
     VM_FILE,
     ZERO_FRAME,
     ask,
@@ -66,6 +69,14 @@ def marker_wp(s: State, t: int, mm: int, page: int) -> int:
     return PTE_UFFD_WP if userfaultfd_pte_wp(s, mm, page, pte) else 0
 
 
+@helper
+def handle_guard(s: State, t: int, mm: int) -> int:
+    """handle_pte_marker() of a guard region: VM_FAULT_SIGSEGV, whoever asks; GUP gets EFAULT."""
+    mmap_read_unlock(s, t, mm)
+    s.t_result[t] = SEGV
+    return steps.IDLE
+
+
 @step(steps.FAULT)
 def fault(s: State, t: int, k: KernelRecord) -> int:
     """handle_pte_fault(): look at the entry and choose the path.
@@ -80,6 +91,8 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
         return migration_entry_wait(s, t, k, int(s.pte_to[mm, page]))
     s.cost[COST_FAULTS] += 1
     remember_pte(s, t, mm, page)
+    if pte & PTE_GUARD:
+        return handle_guard(s, t, mm)
     if is_hugetlb(s, mm, page):
         return steps.HUGETLB_FAULT
     if pte & PTE_SWAP:
@@ -120,6 +133,7 @@ def map_new_anon(s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int
     new = int(s.t_new[t])
     anon_vma_prepare(s, mm, page)
     page_add_rmap(s, t, k, new, mm, page)
+    set_swapbacked(s, mm, page, new)
     set_exclusive(s, k, new)
     if not has_flag(s, new, PG_HUGETLB):
         lru_cache_add(s, t, new)

@@ -31,6 +31,7 @@ from pageherd.machine.pte import (
     pte_same,
     remember_pte,
     set_pte,
+    set_swapbacked,
 )
 from pageherd.machine.questions import (
     COPY,
@@ -205,6 +206,7 @@ def huge_map(s: State, t: int, k: KernelRecord) -> int:
         anon_vma_prepare(s, mm, page)
         set_pmd(s, mm, page, pte, new)
         folio_add_rmap_pmd(s, t, k, new, mm, first)
+        set_swapbacked(s, mm, page, new)
         set_exclusive(s, k, new)
         lru_cache_add(s, t, new)
         if s.t_pte[t] != 0:

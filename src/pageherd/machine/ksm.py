@@ -71,6 +71,7 @@ from pageherd.machine.state import (
     PTE_WRITE,
     SEGV,
     VM_ANON_VMA,
+    VM_DROPPABLE,
     VM_HUGETLB,
     VM_MAPPED,
     VM_MERGEABLE,
@@ -91,10 +92,10 @@ UPGRADED: Final = 1
 def is_mergeable(s: State, mm: int, page: int) -> bool:
     """find_mergeable_vma(): MADV_MERGEABLE, and the mapping has held pages of its own.
 
-    The advice is ignored for shared and hugetlb mappings (ksm_madvise).
+    The advice is ignored for shared, hugetlb and droppable mappings (ksm_madvise).
     """
     wanted = VM_MERGEABLE | VM_ANON_VMA
-    asked = int(s.vma[mm, page]) & (wanted | VM_SHARED | VM_HUGETLB)
+    asked = int(s.vma[mm, page]) & (wanted | VM_SHARED | VM_HUGETLB | VM_DROPPABLE)
     return bool(s.mm_state[mm] == LIVE and asked == wanted)
 
 

@@ -49,10 +49,20 @@ class Layout:
     index: str = "i2"
     free_list: bool = False
     large: bool = False  # whether folios may have several frames
+    vma: str = "u2"  # holds the VM_ flags; those beyond 16 bits are of no hunt and no workload
 
 
 TEST: Final = Layout(
-    "test", mms=6, pages=8, threads=9, frames=80, slots=8, refs=8, registers=16, large=True
+    "test",
+    mms=6,
+    pages=8,
+    threads=9,
+    frames=80,
+    slots=8,
+    refs=8,
+    registers=16,
+    large=True,
+    vma="u4",
 )
 
 
@@ -125,7 +135,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("mm_ptl", "u1", per_mm),
         ("mm_uffd", "u1", per_mm),
         # mappings and page tables
-        ("vma", "u2", per_page),
+        ("vma", layout.vma, per_page),
         ("vma_anon", "u1", per_page if layout.large else (1, 1)),
         ("pte", "u2", per_page),
         ("pte_to", index, per_page),

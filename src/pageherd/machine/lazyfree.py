@@ -1,4 +1,7 @@
-"""MADV_FREE: pages that may be dropped, and read as zeros then, until they are written again."""
+"""MADV_FREE: pages that may be dropped, and read as zeros then, until they are written again.
+
+Those of MAP_DROPPABLE may always be.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pageherd.machine.folio import (
     has_flag,
     is_anon,
     is_large,
+    page_count,
     put_page,
     set_flag,
 )
@@ -21,8 +25,15 @@ from pageherd.machine.lock import (
     trylock_page,
     unlock_page,
 )
-from pageherd.machine.pte import pte_of, set_pte
-from pageherd.machine.questions import DROP_IT, KEEP_IT, LAZYFREE, PAGEOUT_SKIPS
+from pageherd.machine.pte import is_droppable, pte_of, set_pte
+from pageherd.machine.questions import (
+    COUNT_FOLIO,
+    DROP_IT,
+    KEEP_IT,
+    KEEP_LAZY,
+    LAZYFREE,
+    PAGEOUT_SKIPS,
+)
 from pageherd.machine.rmap import page_remove_rmap
 from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
@@ -101,15 +112,24 @@ def free(s: State, t: int, k: KernelRecord) -> int:
 
 
 @helper
+def may_drop(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> int:
+    """try_to_unmap_one(): a droppable page goes dirty or not, unless somebody else holds it."""
+    if not is_droppable(s, mm, page):
+        return ask(s, t, k, LAZYFREE, frame)
+    alone = page_count(s, frame) == 1 + ask(s, t, k, COUNT_FOLIO, frame)
+    return DROP_IT if alone else KEEP_LAZY
+
+
+@helper
 def drop_lazyfree(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> bool:
     """try_to_unmap_one() of a lazyfree page: nothing is left of it, or the entry is put back."""
-    answer = ask(s, t, k, LAZYFREE, frame)
+    answer = may_drop(s, t, k, mm, page, frame)
     if answer == KEEP_IT:
         clear_flag(s, frame, PG_LAZYFREE)  # SetPageSwapBacked()
     if answer != DROP_IT:
         return False
     set_pte(s, mm, page, 0, 0)
-    if s.freed[mm, page] != 0:  # nobody has stored since
+    if s.freed[mm, page] != 0 or is_droppable(s, mm, page):  # nobody has stored since, or may rely
         s.want[mm, page] = 0
         s.freed[mm, page] = 0
         detach(s, mm, page)

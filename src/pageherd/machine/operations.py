@@ -33,7 +33,8 @@ from pageherd.machine.state import (
     VM_WIPEONFORK,
     VM_WRITE,
 )
-from pageherd.machine.zap import KEEP, TAKE_OVER, UNMAP
+from pageherd.machine.vma import MAP_DROPPABLE
+from pageherd.machine.zap import GUARD, KEEP, TAKE_OVER, UNMAP
 
 NO_FRAME: Final = 0  # where the path's frame comes from
 FRAME_OF_PAGE: Final = 1
@@ -120,6 +121,10 @@ def _mmap_file(how: int) -> Builder:
     return make
 
 
+def _mmap_droppable(o: Operands) -> Operation:
+    return replace(_zap(TAKE_OVER, steps.MMAP)(o), pc=steps.MMAP_DROPPABLE, fault=MAP_DROPPABLE)
+
+
 def _exit(o: Operands) -> Operation:
     return Operation(steps.ZAP, mm=o.mm, other=o.pages, value=TAKE_OVER, then=steps.EXIT)
 
@@ -173,8 +178,11 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "mmap_hugetlb": lambda o: replace(_zap(TAKE_OVER, steps.MMAP_FILE)(o), fault=MAP_HUGETLB),
         "read_file": _on_page(steps.READ_FILE),
         "write_file": _on_page(steps.WRITE_FILE),
+        "mmap_droppable": _mmap_droppable,
         "munmap": _zap(UNMAP),
         "dontneed": _zap(KEEP),
+        "guard": _zap(GUARD),
+        "unguard": lambda o: Operation(steps.UNGUARD, mm=o.mm, page=o.page),
         "exit": _exit,
         "mprotect": _on_page(steps.MPROTECT),
         "mremap": _on_page(steps.MREMAP),
@@ -194,6 +202,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "hugepage": _madvise(VM_HUGEPAGE, VM_NOHUGEPAGE),
         "nohugepage": _madvise(VM_NOHUGEPAGE, VM_HUGEPAGE),
         "collapse": _on_page(steps.COLLAPSE),
+        "process_madvise_collapse": _on_page(steps.COLLAPSE),
         "split": _on_page(steps.SPLIT),
         "userfaultfd": _on_page(steps.USERFAULTFD),
         "uffd_register": _on_page(steps.UFFD_REGISTER),

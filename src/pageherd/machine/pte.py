@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pageherd.machine.folio import compound_head
+from pageherd.machine.folio import compound_head, set_flag
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.questions import FOLLOW_INACCESSIBLE
 from pageherd.machine.state import (
     FOLL_COW,
+    PG_LAZYFREE,
     PTE_HUGE,
     PTE_UFFD_WP,
+    VM_DROPPABLE,
     VM_HUGETLB,
     VM_PTE_TABLE,
     VM_READ,
@@ -75,6 +77,19 @@ def is_shared(s: State, mm: int, page: int) -> bool:
 def is_hugetlb(s: State, mm: int, page: int) -> bool:
     """is_vm_hugetlb_page()."""
     return (int(s.vma[mm, page]) & VM_HUGETLB) != 0
+
+
+@helper
+def is_droppable(s: State, mm: int, page: int) -> bool:
+    """VM_DROPPABLE."""
+    return (int(s.vma[mm, page]) & VM_DROPPABLE) != 0
+
+
+@helper
+def set_swapbacked(s: State, mm: int, page: int, frame: int) -> None:
+    """folio_add_new_anon_rmap(): every new page of anonymous memory, but not of a droppable one."""
+    if is_droppable(s, mm, page):
+        set_flag(s, frame, PG_LAZYFREE)
 
 
 @helper

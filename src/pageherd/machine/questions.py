@@ -34,6 +34,9 @@ DROP_AFTER: Final = 2
 # which VMAs become one, and what becomes of VM_SOFTDIRTY (VMA_MERGE): bits
 MERGES_UNFAULTED: Final = 1
 MERGES_STICKY: Final = 2
+# what a kernel knows of guard regions (GUARD_KNOWS): bits
+GUARD_KNOWN: Final = 1
+GUARD_STAYS: Final = 2  # UFFDIO_COPY does not take its marker for one of userfaultfd
 # what fork does with a present page (FORK)
 SHARE_PAGE: Final = 0
 COPY_EARLY: Final = 1
@@ -151,7 +154,9 @@ NUMA_GUP_FAULTS: Final = 93
 SWAPOUT_ZEROS: Final = 94
 FOLLOW_INACCESSIBLE: Final = 95
 VMA_MERGE: Final = 96
-NR_QUESTIONS: Final = 97
+GUARD_KNOWS: Final = 97
+DROPPABLE: Final = 98
+NR_QUESTIONS: Final = 99
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,4 +405,6 @@ QUESTIONS: Final = (
         _YES_NO,
     ),
     Question(VMA_MERGE, "which VMAs alike become one, and how: the MERGES_ bits", ()),
+    Question(GUARD_KNOWS, "what is known of guard regions: the GUARD_ bits of the machine", ()),
+    Question(DROPPABLE, "can memory be mapped with MAP_DROPPABLE?", _YES_NO),
 )

@@ -31,7 +31,7 @@ from pageherd.machine.lock import (
     ptl_taken,
 )
 from pageherd.machine.lru import lru_add_drain, lru_cache_add
-from pageherd.machine.pte import is_followed, may_write, pte_of, set_pte
+from pageherd.machine.pte import is_followed, may_write, pte_of, set_pte, set_swapbacked
 from pageherd.machine.questions import (
     COLLAPSE_REFUSES,
     COUNT_FOLIO,
@@ -47,6 +47,7 @@ from pageherd.machine.state import (
     BUSY,
     COST_COPIES,
     COST_TLB_FLUSHES,
+    LIVE,
     NONE,
     OK,
     PG_DIRTY,
@@ -55,6 +56,7 @@ from pageherd.machine.state import (
     PG_PARTIALLY_MAPPED,
     PG_WRITEBACK,
     PTE_DIRTY,
+    PTE_GUARD,
     PTE_HUGE,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -270,12 +272,16 @@ def collapse(s: State, t: int, k: KernelRecord) -> int:
 
     Each page is copied into one new folio, mapped by one entry; pages shared with other processes
     are theirs alone afterwards.  Swapped pages are swapped in first, if the others can be collapsed
-    (__collapse_huge_page_swapin()), and then all are looked at again.
+    (__collapse_huge_page_swapin()), and then all are looked at again.  The fault on a guard region
+    fails.
     """
     if s.nr_huge <= 1:
         s.t_result[t] = SEGV  # EINVAL: no huge page fits
         return steps.IDLE
     mm, first = int(s.t_mm[t]), pmd_first(s, int(s.t_page[t]))
+    if s.mm_state[mm] != LIVE:  # process_madvise(): ESRCH
+        s.t_result[t] = SEGV
+        return steps.IDLE
     mmap_read_unlock(s, t, mm)
     if not mmap_write_lock(s, t, mm) or ptl_taken(s, t, mm):
         return steps.BLOCKED
@@ -290,8 +296,12 @@ def collapse(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     s.t_result[t] = scan_refuses(s, t, k, mm, first)
     swapped = first
-    while swapped < first + int(s.nr_huge) and (pte_of(s, mm, swapped) & PTE_SWAP) == 0:
+    absent = PTE_SWAP | PTE_GUARD
+    while swapped < first + int(s.nr_huge) and (pte_of(s, mm, swapped) & absent) == 0:
         swapped += 1
+    if s.t_result[t] == OK and swapped < first + int(s.nr_huge):
+        if (pte_of(s, mm, swapped) & PTE_SWAP) == 0:
+            s.t_result[t] = BUSY  # SCAN_FAIL
     if s.t_result[t] == OK and swapped < first + int(s.nr_huge):
         if not mmap_read_lock(s, t, mm):
             return steps.BLOCKED
@@ -329,5 +339,6 @@ def collapse_pages(s: State, t: int, k: KernelRecord, mm: int, first: int) -> No
     anon_vma_prepare(s, mm, first)
     set_pmd(s, mm, first, pte, new)
     folio_add_rmap_pmd(s, t, k, new, mm, first)
+    set_swapbacked(s, mm, first, new)
     set_exclusive(s, k, new)
     lru_cache_add(s, t, new)

@@ -46,6 +46,7 @@ VM_NOHUGEPAGE: Final = 512  # MADV_NOHUGEPAGE: not even MADV_COLLAPSE makes a hu
 VM_HUGEPAGE: Final = 8192  # MADV_HUGEPAGE: a fault may fill the whole PMD at once
 VM_PTE_TABLE: Final = 16384  # a page table hangs below the PMD: no huge page fits there any more
 VM_UFFD_WP: Final = 32768  # registered with the userfaultfd of its process, to track writes
+VM_DROPPABLE: Final = 1 << 24  # MAP_DROPPABLE; only where a layout has room for it
 
 # vma_anon, of a page in a range of huge pages: the name of its VMA's anon_vma (0: none), and
 AV_ID: Final = 63
@@ -63,6 +64,7 @@ PTE_MIGRATION: Final = 64  # the page is being moved; with PTE_WRITE the entry w
 PTE_HUGE: Final = 512  # one of the pages that a single PMD entry maps
 PTE_PROTNONE: Final = 256  # pte_protnone(): present, but an access takes a NUMA hinting fault
 PTE_UFFD_WP: Final = 128  # pte_uffd_wp(), pte_swp_uffd_wp(); alone: a marker, nothing is mapped
+PTE_GUARD: Final = 8192  # PTE_MARKER_GUARD: nothing is mapped, and an access is a fault
 
 # flags of a frame
 PG_EXCLUSIVE: Final = 1  # PageAnonExclusive

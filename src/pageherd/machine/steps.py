@@ -135,5 +135,9 @@ UFFD_COPY: Final = 100
 UFFD_MOVE: Final = 101
 # numa.py: change_prot_numa
 NUMA_HINT: Final = 102
+# zap.py: MADV_GUARD_REMOVE
+UNGUARD: Final = 112
+# vma.py: mmap(MAP_DROPPABLE)
+MMAP_DROPPABLE: Final = 113
 
 NR_STEPS: Final = 120

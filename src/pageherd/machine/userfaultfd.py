@@ -29,7 +29,7 @@ from pageherd.machine.lock import (
     ptl_taken,
 )
 from pageherd.machine.pte import may_write, pte_of, set_pte
-from pageherd.machine.questions import UFFD_KNOWS, UFFD_UPGRADES
+from pageherd.machine.questions import GUARD_KNOWS, GUARD_STAYS, UFFD_KNOWS, UFFD_UPGRADES
 from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
     BUSY,
@@ -37,6 +37,7 @@ from pageherd.machine.state import (
     HOLD_NEW,
     OK,
     PTE_DIRTY,
+    PTE_GUARD,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_PROTNONE,
@@ -51,6 +52,7 @@ from pageherd.machine.state import (
     UFFD_WP_ASYNC,
     UFFD_WP_UNPOPULATED,
     VM_ANON_VMA,
+    VM_DROPPABLE,
     VM_FILE,
     VM_HUGETLB,
     VM_LOCKED,
@@ -91,14 +93,17 @@ def userfaultfd(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.UFFD_REGISTER)
 def uffd_register(s: State, t: int, k: KernelRecord) -> int:
-    """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only."""
+    """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only.
+
+    Not of droppable memory (vma_can_userfault()).
+    """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
     vma = int(s.vma[mm, page])
     known = knows(k) & UFFD_WP
     s.t_result[t] = SEGV  # EINVAL, ENOMEM
-    if known and vma & VM_MAPPED and (vma & (VM_FILE | VM_HUGETLB)) == 0:
+    if known and vma & VM_MAPPED and (vma & (VM_FILE | VM_HUGETLB | VM_DROPPABLE)) == 0:
         split_unless_covered(s, t, k, mm, page, page, page + 1)
         s.vma[mm, page] = int(s.vma[mm, page]) | VM_UFFD_WP
         vma_modify(s, k, mm, page, page, page + 1)
@@ -127,7 +132,7 @@ def protect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
         s.pte[mm, page] = readable_migration_entry(s, t, k, pte) | PTE_UFFD_WP
     elif pte & (PTE_PRESENT | PTE_SWAP):
         s.pte[mm, page] = (pte & ~PTE_WRITE) | PTE_UFFD_WP
-    elif int(s.mm_uffd[mm]) & UFFD_WP_UNPOPULATED:
+    elif int(s.mm_uffd[mm]) & UFFD_WP_UNPOPULATED and (pte & PTE_GUARD) == 0:
         set_pte(s, mm, page, PTE_UFFD_WP, 0)
 
 
@@ -173,11 +178,16 @@ def uffd_protect(s: State, t: int, k: KernelRecord) -> int:
 def fill(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
     """mfill_atomic_install_pte(): EEXIST where something is; a marker does not count.
 
+    In some kernels one of a guard region is a marker, too (pte_none_mostly()).
+
     The entry is dirty, and writable if the mapping is.
     """
     if not is_registered(s, mm, page):
         return SEGV  # ENOENT
-    if pte_of(s, mm, page) & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION):
+    pte = pte_of(s, mm, page)
+    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION):
+        return BUSY
+    if pte & PTE_GUARD and ask_value(k, GUARD_KNOWS) & GUARD_STAYS:
         return BUSY
     s.t_new[t] = alloc_frame(s)
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW

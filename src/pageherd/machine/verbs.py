@@ -94,6 +94,13 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("mmap_hugetlb", _PAGE, Result.STATUS, "mmap(MAP_PRIVATE|MAP_ANONYMOUS|MAP_HUGETLB)"),
     Verb("read_file", _PAGE, Result.VALUE, "pread() of a page of the memfd"),
     Verb("write_file", (Kind.PAGE, Kind.VALUE), Result.STATUS, "pwrite() to a page of the memfd"),
+    Verb(
+        "mmap_droppable",
+        _PAGE,
+        Result.STATUS,
+        "mmap(MAP_DROPPABLE|MAP_ANONYMOUS|MAP_FIXED), 6.11 and later",
+        ranges=True,
+    ),
     Verb("munmap", _PAGE, Result.STATUS, "munmap()", ranges=True),
     Verb("mprotect", (Kind.PAGE, Kind.PROT), Result.STATUS, "mprotect()", ranges=True),
     Verb(
@@ -108,6 +115,8 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("dofork", _PAGE, Result.STATUS, "madvise(MADV_DOFORK)", ranges=True),
     Verb("wipeonfork", _PAGE, Result.STATUS, "madvise(MADV_WIPEONFORK)", ranges=True),
     Verb("free", _PAGE, Result.STATUS, "madvise(MADV_FREE)"),
+    Verb("guard", _PAGE, Result.STATUS, "madvise(MADV_GUARD_INSTALL), since 6.13", ranges=True),
+    Verb("unguard", _PAGE, Result.STATUS, "madvise(MADV_GUARD_REMOVE), since 6.13", ranges=True),
     Verb("mergeable", _PAGE, Result.STATUS, "madvise(MADV_MERGEABLE)"),
     Verb("unmergeable", _PAGE, Result.STATUS, "madvise(MADV_UNMERGEABLE)"),
     Verb("pageout", _PAGE, Result.STATUS, "madvise(MADV_PAGEOUT), 5.4 and later", ranges=True),
@@ -144,6 +153,12 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("hugepage", _HUGE, Result.STATUS, "madvise(MADV_HUGEPAGE)"),
     Verb("nohugepage", _HUGE, Result.STATUS, "madvise(MADV_NOHUGEPAGE)"),
     Verb("collapse", _HUGE, Result.STATUS, "madvise(MADV_COLLAPSE), 6.1 and later, or khugepaged"),
+    Verb(
+        "process_madvise_collapse",
+        (Kind.REMOTE,),
+        Result.STATUS,
+        "process_madvise(MADV_COLLAPSE) of the huge range that has the page, 6.1 and later",
+    ),
     # references and pins, named by the call that takes them
     Verb("vmsplice", _PAGE, Result.REFERENCE, "vmsplice() of the page into a pipe"),
     Verb("send_zerocopy", _PAGE, Result.REFERENCE, "send(MSG_ZEROCOPY) from the page"),

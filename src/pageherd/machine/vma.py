@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import (
     anon_vma_moves,
@@ -26,6 +28,7 @@ from pageherd.machine.pte import (
     wants_no_notice,
 )
 from pageherd.machine.questions import (
+    DROPPABLE,
     HUGETLB_DOFORK,
     MIGRATION_EXCLUSIVE,
     MPROTECT_SOFT_DIRTY,
@@ -40,6 +43,7 @@ from pageherd.machine.state import (
     FAULT_WRITE,
     OK,
     PTE_DIRTY,
+    PTE_GUARD,
     PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
@@ -52,6 +56,7 @@ from pageherd.machine.state import (
     SEGV,
     UFFD_EVENT_REMAP,
     VM_DONTCOPY,
+    VM_DROPPABLE,
     VM_FILE,
     VM_HUGETLB,
     VM_LOCKED,
@@ -68,16 +73,32 @@ from pageherd.machine.state import (
 from pageherd.machine.watch import move_attached
 from pageherd.machine.zap import TAKE_OVER
 
+MAP_DROPPABLE: Final = 1  # t_fault of MMAP
+
+
+@step(steps.MMAP_DROPPABLE)
+def mmap_droppable(s: State, t: int, k: KernelRecord) -> int:
+    """do_mmap(): MAP_DROPPABLE (9651fcedf7b9, v6.11) is a type of mapping; none that is unknown.
+
+    EINVAL comes before anything is unmapped.
+    """
+    if not ask(s, t, k, DROPPABLE, 0):
+        s.t_result[t] = SEGV
+        return steps.IDLE
+    return steps.ZAP
+
 
 @step(steps.MMAP)
 def mmap(s: State, t: int, k: KernelRecord) -> int:
     """mmap(MAP_FIXED): the room is empty now; a fresh private anonymous mapping takes it.
 
-    It is soft-dirty, and so is all of a VMA beside it that is joined with it.
+    It is soft-dirty, and so is all of a VMA beside it that is joined with it.  A droppable one is
+    wiped in a child.
     """
     mm = int(s.t_mm[t])
+    kind = VM_DROPPABLE | VM_WIPEONFORK if s.t_fault[t] == MAP_DROPPABLE else 0
     for page in range(s.t_first[t], s.t_end[t]):
-        s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY
+        s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | kind
     split_vma(s, mm, int(s.t_first[t]))
     split_vma(s, mm, int(s.t_end[t]))
     vma_merge(s, k, mm, int(s.t_first[t]), int(s.t_end[t]))
@@ -167,6 +188,15 @@ def change_protection(s: State, t: int, k: KernelRecord, mm: int, page: int, wan
     vma_modify(s, k, mm, page, int(s.t_first[t]), int(s.t_end[t]))
 
 
+@helper
+def populated_end(s: State, mm: int, first: int, end: int) -> int:
+    """__mm_populate() ends at the first page that cannot be had; mprotect() does not mind."""
+    page = first
+    while page < end and (pte_of(s, mm, page) & PTE_GUARD) == 0:
+        page += 1
+    return page
+
+
 @step(steps.MPROTECT)
 def mprotect(s: State, t: int, k: KernelRecord) -> int:
     """change_pte_range(): a private mapping's entries lose write access, some kernels restore it.
@@ -188,8 +218,9 @@ def mprotect(s: State, t: int, k: KernelRecord) -> int:
     locked = vma & (VM_LOCKED | VM_WRITE | VM_SHARED) == VM_LOCKED
     if locked and mapped and wanted & VM_WRITE:
         s.t_page[t] = first
+        s.t_end[t] = populated_end(s, mm, first, int(s.t_end[t]))
         s.t_fault[t] = FAULT_WRITE | FAULT_TOUCH
-        return steps.ACCESS  # populate_vma_page_range()
+        return steps.ACCESS if s.t_end[t] > first else steps.IDLE  # populate_vma_page_range()
     return steps.IDLE
 
 
@@ -244,7 +275,7 @@ def move_entry(s: State, t: int, k: KernelRecord, mm: int, page: int, to: int) -
     s.vma_file[mm, to] = s.vma_file[mm, page]
     s.vma_file[mm, page] = 0
     pte = pte_of(s, mm, page)
-    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION):
+    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION | PTE_GUARD):
         pte |= PTE_SOFT_DIRTY
     set_pte(s, mm, to, pte, int(s.pte_to[mm, page]))
     set_pte(s, mm, page, 0, 0)
@@ -301,15 +332,16 @@ def madvise(s: State, t: int, k: KernelRecord) -> int:
     """madvise() of advice that only changes VMA flags: set t_value's low half, clear its high.
 
     mlock() goes on to populate the page (`t_return`), by a write where a private mapping allows it.
-    It does not lock hugetlb pages, which nothing can take away.  A VMA that is to end inside a
-    PMD's pages splits the entry (vma_adjust_trans_huge()); advice that is taken already does not.
+    It locks neither hugetlb pages, which nothing can take away, nor droppable ones.  A VMA that is
+    to end inside a PMD's pages splits the entry (vma_adjust_trans_huge()); advice that is taken
+    already does not.
     """
     mm, first, end = int(s.t_mm[t]), int(s.t_first[t]), int(s.t_end[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
     advice = int(s.t_value[t])
     vma = int(s.vma[mm, first])
-    if vma & VM_HUGETLB:
+    if vma & (VM_HUGETLB | VM_DROPPABLE):  # vma_supports_mlock()
         advice &= ~VM_LOCKED
     takes = takes_advice(s, t, k, vma, advice)
     mapped = range_mapped(s, t, mm) and takes
@@ -357,6 +389,6 @@ def clear_soft_dirty(s: State, t: int, k: KernelRecord) -> int:
         pinned = small and (pte & PTE_WRITE) != 0 and ask(s, t, k, SOFT_DIRTY_SKIPS, frame)
         if not pinned:
             s.pte[mm, page] = pte & ~(PTE_WRITE | PTE_SOFT_DIRTY)
-    elif pte & (PTE_SWAP | PTE_MIGRATION):
+    elif pte & (PTE_SWAP | PTE_MIGRATION | PTE_GUARD):
         s.pte[mm, page] = pte & ~PTE_SOFT_DIRTY
     return steps.CLEAR_SOFT_DIRTY

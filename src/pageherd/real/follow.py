@@ -28,6 +28,7 @@ from pageherd.real.steer import Steered
 from pageherd.search.verdict import plain
 
 _MAX_STATES: Final = 256
+COLLAPSES: Final = ("collapse", "process_madvise_collapse")
 NAMES_RETURN: Final = ksmd.VERBS | {"mremap"}
 """Within such a step a page may be copied to a frame that was its own before, or another's."""
 
@@ -132,7 +133,7 @@ def result_of(steered: Steered, step: Step, ran: Ran, sight: Sight) -> int | str
         return None
     if VERBS[step.verb].result is Result.VALUE and ran.error == 0:
         return ran.seen
-    if step.verb == "collapse" and ran.error:
+    if step.verb in COLLAPSES and ran.error:
         return "busy"
     return ran.status
 
@@ -153,7 +154,7 @@ def _moved_on(
         result = "present" if gave == "zero" and not sight.flags else gave
         if result == "notified" and step.verb != "write":
             result = "fault"  # EFAULT: with UFFD_FEATURE_SIGBUS nothing waits
-        if step.verb == "collapse" and result != "ok":
+        if step.verb in COLLAPSES and result != "ok":
             result = "busy"  # EINVAL, too, says that it is for other reasons than a lack of memory
         seen = Seen(result if tells else None, look(pages, before, sight))
         yield _Branch(states, seen, gave, pages, branch.broken | broke)

@@ -70,6 +70,10 @@ WEIGHTS: Final = {
     "nohugepage": 1,
     "collapse": 4,
     "split": 3,
+    "process_madvise_collapse": 1,
+    "guard": 1.5,
+    "unguard": 1.5,
+    "mmap_droppable": 0.7,
 }
 """How often each verb is tried.  Device loads and stores over VFIO take a fifth of a second each,
 so its pins are drawn less often than io_uring's."""
@@ -81,7 +85,9 @@ WITHOUT_KSM: Final = frozenset(("swapoff",))
 """It goes from process to process and copies merged pages; the machine goes from slot to slot."""
 WITHOUT_RANGES: Final = frozenset(("reclaim", "swapoff", "mlock"))
 """After fork a range with a locked part is two VMAs alike; the machine takes them for one."""
-OF_RANGES: Final = frozenset(("hugepage", "nohugepage", "collapse", "split"))
+OF_RANGES: Final = frozenset(
+    ("hugepage", "nohugepage", "collapse", "process_madvise_collapse", "split")
+)
 ON_RANGES: Final = frozenset(verb for verb, row in VERBS.items() if row.ranges)
 ONE_IN: Final = 5
 """One program in so many has files and hugetlb pages, and no reclaim; another one a huge range; a
@@ -200,6 +206,8 @@ class _Program:
             if argument is None:
                 return None
             arguments.append(argument)
+        if verb == "process_madvise_collapse" and arguments[0].page not in RANGE.pages:
+            return None  # another range
         if verb == "release":
             self.held.remove(str(arguments[0]))
         if result is not None:

@@ -7,6 +7,7 @@ from pageherd.rules import (
     counting,
     counting_proposals,
     fork,
+    guard,
     huge,
     hugetlb,
     ksm,
@@ -24,7 +25,7 @@ from pageherd.rules.base import DECLARED, DecisionPoint
 
 FILES = (
     *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
-    *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, calls),
+    *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, guard, calls),
 )
 
 POINTS: Final[dict[str, DecisionPoint]] = dict(

@@ -62,9 +62,20 @@ _NO_POPULATE: Final = {
 _NO_MOVE: Final = {
     "uffd_move": "nothing: EINVAL (UFFDIO_MOVE came with v6.8)",
 }
+_BEFORE_6_11: Final = {
+    "mmap_droppable": "nothing: EINVAL (MAP_DROPPABLE came with v6.11)",
+}
+_BEFORE_6_13: Final = {
+    "guard": "nothing: EINVAL (MADV_GUARD_INSTALL came with v6.13)",
+    "unguard": "nothing: EINVAL (MADV_GUARD_REMOVE came with v6.13)",
+}
+_BEFORE_6_8: Final = _NO_MOVE | _BEFORE_6_11 | _BEFORE_6_13
+_BEFORE_6_1: Final = _BEFORE_6_8 | {
+    "process_madvise_collapse": "khugepaged (MADV_COLLAPSE came with v6.1)",
+}
 _BEFORE_5_4: Final = (
     _NO_POPULATE
-    | _NO_MOVE
+    | _BEFORE_6_1
     | {
         "uffd_register": "nothing: EINVAL (UFFDIO_REGISTER_MODE_WP came with v5.7)",
         "uffd_protect": "nothing: EINVAL (UFFDIO_WRITEPROTECT came with v5.7)",
@@ -154,6 +165,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "numa-write": "saved",
             "numa-gup": "unless-forced",
             "follow-inaccessible": "found",
+            "guard": "none",
+            "droppable": "unknown",
             **_GET_ERA,
         },
         absent=_BEFORE_5_4,
@@ -181,7 +194,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "huge-zero-write": "small-pages",
             "uffd-features": "write-protect",
         },
-        absent=_NO_POPULATE | _NO_MOVE,
+        absent=_NO_POPULATE | _BEFORE_6_1,
     ),
     Row(
         "linux-5.10",
@@ -201,7 +214,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "uffd-fork": "child-tracks",
             "numa-skips": "held-by-others",
         },
-        absent=_NO_POPULATE | _NO_MOVE,
+        absent=_NO_POPULATE | _BEFORE_6_1,
     ),
     Row(
         "linux-5.18",
@@ -220,7 +233,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "migration-drains": "if-mapped",
             "huge-reuse": "by-refcount",
         },
-        absent=_NO_MOVE,
+        absent=_BEFORE_6_1,
     ),
     Row(
         "linux-6.1",
@@ -254,7 +267,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "uffd-mremap": "cleared",
             "follow-inaccessible": "skipped",
         },
-        absent=_NO_MOVE,
+        absent=_BEFORE_6_8,
     ),
     Row(
         "linux-6.12",
@@ -293,7 +306,9 @@ ROWS: Final[tuple[Row, ...]] = (
             "numa-write": "if-it-may",
             "numa-gup": "takes-it",
             "follow-inaccessible": "found",
+            "droppable": "known",
         },
+        absent=_BEFORE_6_13,
     ),
     Row(
         "linux-6.18",
@@ -311,6 +326,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "counting": "mm-ids",
             "huge-zero-write": "huge-page",
             "collapse-read-only": "allowed",
+            "guard": "marker",
         },
     ),
     Row(
@@ -324,6 +340,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "hugetlb-dofork": "refused",
             "vma-merge": "sticky-soft-dirty",
             "swap-bypass": "never",
+            "guard": "marker-of-its-own",
         },
     ),
     Row(

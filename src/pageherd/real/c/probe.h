@@ -45,6 +45,28 @@ static int forced_write_works(void)
 	return error;
 }
 
+/* Whether a guard region can be had, and memory that may be dropped. */
+static int guard_works(void)
+{
+	void *page = mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int error = 0;
+
+	if (page == MAP_FAILED || madvise(page, page_size, MADV_GUARD_INSTALL))
+		error = errno;
+	munmap(page, page_size);
+	return error;
+}
+
+static int droppable_works(void)
+{
+	void *page = mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+
+	if (page == MAP_FAILED)
+		return errno;
+	munmap(page, page_size);
+	return 0;
+}
+
 /* Try everything once and say what is there: 0, or the errno that tells what is missing. */
 static void probe(void)
 {
@@ -67,6 +89,8 @@ static void probe(void)
 		report("pagemap", word & FRAME_MASK ? 0 : EPERM);
 	report("pageout", madvise(scratch, page_size, MADV_PAGEOUT) ? errno : 0);
 	report("populate", madvise(scratch, page_size, MADV_POPULATE_READ) ? errno : 0);
+	report("guard", guard_works());
+	report("droppable", droppable_works());
 	report("soft-dirty", soft_dirty_works(pagemap));
 	report("forced-writes", forced_write_works());
 	report("hugetlb", -huge_page_works());

@@ -4,6 +4,13 @@
 #define MADV_COLD 20
 #define MADV_PAGEOUT 21
 #endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
+#endif
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
@@ -84,6 +91,20 @@ static int map_page(struct step *s)
 		return -errno;
 	if (!shared->range_pages)
 		madvise(map, page_size, MADV_NOHUGEPAGE); /* EINVAL where the kernel has none */
+	return 0;
+}
+
+static int map_droppable(struct step *s)
+{
+	void *map;
+
+	vacate(s->a);
+	map = mmap(page_at(s->a), extent_of(s), PROT_READ | PROT_WRITE,
+		   MAP_DROPPABLE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	if (!shared->range_pages)
+		madvise(map, page_size, MADV_NOHUGEPAGE);
 	return 0;
 }
 
@@ -498,6 +519,7 @@ static const struct verb {
 	{ .name = "mmap_file", .run = map_file, .constant = MAP_PRIVATE },
 	{ .name = "mmap_shared", .run = map_file, .constant = MAP_SHARED },
 	{ .name = "mmap_hugetlb", .run = map_huge },
+	{ .name = "mmap_droppable", .run = map_droppable },
 	{ .name = "read_file", .run = read_test_file, .reads = true },
 	{ .name = "write_file", .run = write_test_file },
 	{ .name = "munmap", .run = unmap_page },
@@ -508,12 +530,15 @@ static const struct verb {
 	{ .name = "dofork", .run = advise_page, .constant = MADV_DOFORK },
 	{ .name = "wipeonfork", .run = advise_page, .constant = MADV_WIPEONFORK },
 	{ .name = "free", .run = advise_page, .constant = MADV_FREE },
+	{ .name = "guard", .run = advise_page, .constant = MADV_GUARD_INSTALL },
+	{ .name = "unguard", .run = advise_page, .constant = MADV_GUARD_REMOVE },
 	{ .name = "mergeable", .run = advise_page, .constant = MADV_MERGEABLE },
 	{ .name = "unmergeable", .run = advise_page, .constant = MADV_UNMERGEABLE },
 	{ .name = "pageout", .run = advise_page, .constant = MADV_PAGEOUT },
 	{ .name = "hugepage", .run = advise_page, .constant = MADV_HUGEPAGE },
 	{ .name = "nohugepage", .run = advise_page, .constant = MADV_NOHUGEPAGE },
 	{ .name = "collapse", .run = collapse_range },
+	{ .name = "process_madvise_collapse", .run = collapse_remote },
 	{ .name = "split", .run = split_page },
 	{ .name = "reclaim", .run = reclaim_pages },
 	{ .name = "populate_read", .run = advise_page, .constant = MADV_POPULATE_READ },

@@ -177,6 +177,26 @@ static int collapse_range(struct step *s)
 	return 0;
 }
 
+/* Of process s->a, the range that has page s->b. */
+static int collapse_remote(struct step *s)
+{
+	int pidfd = syscall(SYS_pidfd_open, shared->pids[s->a], 0), error = 0;
+	uintptr_t page = (uintptr_t)page_at(s->b);
+	struct iovec range = { (void *)(page & ~(uintptr_t)(HUGE_SIZE - 1)), HUGE_SIZE };
+
+	if (pidfd < 0)
+		return -errno;
+	for (int tries = 0; syscall(SYS_process_madvise, pidfd, &range, 1, MADV_COLLAPSE, 0) < 0; tries++) {
+		if (errno != EAGAIN || tries == COLLAPSE_TRIES) {
+			error = -errno;
+			break;
+		}
+		usleep(10000);
+	}
+	close(pidfd);
+	return error;
+}
+
 /* By the kernel, of process s->a's page s->b; whether it did shows only in what is there then. */
 static int split_page(struct step *s)
 {
