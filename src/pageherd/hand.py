@@ -482,6 +482,14 @@ class Process:
         """move_pages() of one page to another node: `ok`, or `busy` where it stayed."""
         return self._do("move", page)
 
+    def hwpoison(self, page: Page) -> Value:
+        """madvise(MADV_HWPOISON): memory_failure() of the frame that the page maps."""
+        return self._do("hwpoison", page)
+
+    def soft_offline(self, page: Page) -> Value:
+        """madvise(MADV_SOFT_OFFLINE): the content moves to another frame, or stays: `busy`."""
+        return self._do("soft_offline", page)
+
     def clear_soft_dirty(self) -> None:
         """Write 4 to /proc/self/clear_refs."""
         self._must("clear_soft_dirty")

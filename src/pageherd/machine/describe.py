@@ -26,6 +26,7 @@ _PAGE_FLAGS: Final = (
     (st.PG_KSM, "KSM"),
     (st.PG_STABLE_NODE, "stable node"),
     (st.PG_LAZYFREE, "lazyfree"),
+    (st.PG_HWPOISON, "poisoned"),
 )
 
 
@@ -62,6 +63,8 @@ def entry(s: State, mm: int, page: int) -> str:
         return f"migration entry {kind}{mark}, frame {to}{tracked}"
     if pte & st.PTE_GUARD:
         return "a guard region"
+    if pte & st.PTE_HWPOISON:
+        return f"hwpoison entry, frame {to}{tracked}"
     if tracked:
         return f"nothing{tracked}"
     return "nothing" if int(s["vma"][mm, page]) & st.VM_MAPPED else "no mapping"

@@ -39,6 +39,7 @@ from pageherd.machine.state import (
     PTE_DIRTY,
     PTE_GUARD,
     PTE_HUGE,
+    PTE_HWPOISON,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_PROTNONE,
@@ -70,8 +71,12 @@ def marker_wp(s: State, t: int, mm: int, page: int) -> int:
 
 
 @helper
-def handle_guard(s: State, t: int, mm: int) -> int:
-    """handle_pte_marker() of a guard region: VM_FAULT_SIGSEGV, whoever asks; GUP gets EFAULT."""
+def refuse(s: State, t: int, mm: int) -> int:
+    """A signal, or EFAULT for GUP: SIGSEGV of a guard region, SIGBUS of what is poisoned.
+
+    handle_pte_marker() finds the one; do_swap_page() the other, an entry or a page of the swap
+    cache (VM_FAULT_HWPOISON).
+    """
     mmap_read_unlock(s, t, mm)
     s.t_result[t] = SEGV
     return steps.IDLE
@@ -91,8 +96,8 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
         return migration_entry_wait(s, t, k, int(s.pte_to[mm, page]))
     s.cost[COST_FAULTS] += 1
     remember_pte(s, t, mm, page)
-    if pte & PTE_GUARD:
-        return handle_guard(s, t, mm)
+    if pte & (PTE_GUARD | PTE_HWPOISON):
+        return refuse(s, t, mm)
     if is_hugetlb(s, mm, page):
         return steps.HUGETLB_FAULT
     if pte & PTE_SWAP:

@@ -77,6 +77,8 @@ NO_REF: Final = 255
 # t_other: who takes the reference
 BY_IO_URING: Final = 1
 BY_DIRECT_IO: Final = 2  # an O_DIRECT read
+BY_HWPOISON: Final = 3
+BY_OFFLINE: Final = 4
 
 
 @helper
@@ -300,7 +302,9 @@ def gup_done(s: State, t: int, k: KernelRecord) -> int:
     foll = int(s.t_foll[t]) & ~(FOLL_COW | FOLL_BREAK_COW)
     mmap_read_unlock(s, t, mm)
     if s.t_ref[t] == NO_REF:
-        return steps.GUP_REMOTE_COPY
+        if s.t_other[t] == BY_HWPOISON:
+            return steps.MEMORY_FAILURE
+        return steps.SOFT_OFFLINE if s.t_other[t] == BY_OFFLINE else steps.GUP_REMOTE_COPY
     if s.t_other[t] == BY_IO_URING and int(s.vma[mm, page]) & VM_FILE:
         if ask(s, t, k, IO_URING_FILE, frame) == NO:
             ungrab(s, t)

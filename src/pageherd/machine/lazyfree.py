@@ -29,6 +29,7 @@ from pageherd.machine.pte import is_droppable, pte_of, set_pte
 from pageherd.machine.questions import (
     COUNT_FOLIO,
     DROP_IT,
+    HWPOISON_FREE,
     KEEP_IT,
     KEEP_LAZY,
     LAZYFREE,
@@ -44,6 +45,7 @@ from pageherd.machine.state import (
     PG_LRU,
     PTE_DIRTY,
     PTE_HUGE,
+    PTE_HWPOISON,
     PTE_PRESENT,
     PTE_SWAP,
     SEGV,
@@ -102,6 +104,10 @@ def free(s: State, t: int, k: KernelRecord) -> int:
         detach(s, mm, page)
         s.want[mm, page] = 0
         free_swap_and_cache(s, t, k, to)
+    elif pte & PTE_HWPOISON and ask(s, t, k, HWPOISON_FREE, to):
+        set_pte(s, mm, page, 0, 0)
+        detach(s, mm, page)
+        s.want[mm, page] = 0
     elif pte & PTE_PRESENT and is_anon(s, to) and becomes_clean(s, t, k, to):
         s.pte[mm, page] = pte & ~PTE_DIRTY
         s.cost[COST_TLB_FLUSHES] += 1

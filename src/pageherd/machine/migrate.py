@@ -67,6 +67,7 @@ from pageherd.machine.state import (
     OK,
     PG_DIRTY,
     PG_EXCLUSIVE,
+    PG_HWPOISON,
     PG_ISOLATED,
     PG_KSM,
     PG_LAZYFREE,
@@ -90,6 +91,7 @@ from pageherd.machine.swap import in_swap_cache
 
 # t_other: who asks
 BY_MOVE_PAGES: Final = 1  # MIGRATE_SYNC: waits for write-back
+BY_SOFT_OFFLINE: Final = 2  # likewise; the old page is never used again
 
 # t_seq: what the unmapping found
 WAS_MAPPED: Final = 1
@@ -160,7 +162,7 @@ def is_found(states: States, i: int, kernels: Any, mm: int, page: int) -> bool:
 def migrate_lock(s: State, t: int, k: KernelRecord) -> int:
     """__unmap_and_move(): lock the old page and a new one.
 
-    Only move_pages() waits until write-back is over.
+    Only move_pages() and soft_offline_page() wait until write-back is over.
     """
     frame = int(s.t_frame[t])
     if locked_by_other(s, t, frame):
@@ -172,7 +174,7 @@ def migrate_lock(s: State, t: int, k: KernelRecord) -> int:
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
     trylock_page(s, t, int(s.t_new[t]))
     if has_flag(s, frame, PG_WRITEBACK):
-        if s.t_other[t] != BY_MOVE_PAGES:
+        if s.t_other[t] != BY_MOVE_PAGES and s.t_other[t] != BY_SOFT_OFFLINE:
             s.t_result[t] = BUSY
             return steps.MIGRATE_END
         clear_flag(s, frame, PG_WRITEBACK)  # folio_wait_writeback()
@@ -365,7 +367,10 @@ def migrate_copy(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.MIGRATE_END)
 def migrate_end(s: State, t: int, k: KernelRecord) -> int:
-    """Unlock; the page that nobody needs is freed; one that stays goes back to the LRU list."""
+    """Unlock; the page that nobody needs is freed; one that stays goes back to the LRU list.
+
+    One that is offline is kept by page_handle_poison().
+    """
     old, new = int(s.t_frame[t]), int(s.t_new[t])
     unlock_page(s, old)
     unlock_page(s, new)
@@ -374,6 +379,9 @@ def migrate_end(s: State, t: int, k: KernelRecord) -> int:
     put_page(s, new)
     if s.t_result[t] != OK:
         lru_cache_add(s, t, old)  # putback_lru_page()
+    elif s.t_other[t] == BY_SOFT_OFFLINE:
+        set_flag(s, old, PG_HWPOISON)
+        page_ref_add(s, old, 1)
     put_page(s, old)
     return steps.IDLE
 

@@ -10,6 +10,7 @@ from pageherd.machine.state import (
     ABSENT,
     PRESENT,
     PTE_GUARD,
+    PTE_HWPOISON,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SWAP,
@@ -24,11 +25,13 @@ from pageherd.machine.state import (
 def pagemap(s: State, t: int, k: KernelRecord) -> int:
     """/proc/PID/pagemap bits 62 and 63; PAGEMAP_SCAN tells the zero page apart (6.7+).
 
-    A migration entry reads as swapped, and so does a marker of userfaultfd or a guard region.
+    A migration entry reads as swapped, and so do markers, of userfaultfd and guard regions,
+    and hwpoison entries.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     pte = pte_of(s, mm, page)
-    if pte & (PTE_SWAP | PTE_MIGRATION | PTE_GUARD) or pte == PTE_UFFD_WP:
+    marked = PTE_GUARD | PTE_HWPOISON
+    if pte & (PTE_SWAP | PTE_MIGRATION | marked) or pte == PTE_UFFD_WP:
         s.t_result[t] = SWAPPED
     elif (pte & PTE_PRESENT) == 0:
         s.t_result[t] = ABSENT

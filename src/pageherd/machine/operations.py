@@ -15,10 +15,18 @@ import numpy as np
 
 from pageherd.machine import questions, steps
 from pageherd.machine.file import MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED
-from pageherd.machine.gup import BY_DIRECT_IO, BY_IO_URING, FLAG_WORDS, NO_REF
+from pageherd.machine.gup import (
+    BY_DIRECT_IO,
+    BY_HWPOISON,
+    BY_IO_URING,
+    BY_OFFLINE,
+    FLAG_WORDS,
+    NO_REF,
+)
 from pageherd.machine.state import (
     FAULT_TOUCH,
     FAULT_WRITE,
+    FOLL_FAST,
     FOLL_GET,
     UFFD_EVENT_FORK,
     UFFD_EVENT_REMAP,
@@ -156,6 +164,12 @@ def _remote(question: int) -> Builder:
     )
 
 
+def _inject_error(by: int) -> Builder:
+    """madvise_inject_error(): get_user_pages_fast() for reading, in every kernel."""
+    foll = FOLL_GET | FOLL_FAST
+    return lambda o: Operation(steps.GUP, mm=o.mm, page=o.page, other=by, ref=NO_REF, foll=foll)
+
+
 def _through(pc: int) -> Builder:
     return lambda o: Operation(pc, mm=o.mm, ref=o.ref, value=o.value)
 
@@ -193,6 +207,8 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "clear_soft_dirty": lambda o: Operation(steps.CLEAR_SOFT_DIRTY, mm=o.mm),
         "pagemap": _on_page(steps.PAGEMAP),
         "free": _on_page(steps.FREE),
+        "hwpoison": _inject_error(BY_HWPOISON),
+        "soft_offline": _inject_error(BY_OFFLINE),
         "mergeable": _madvise(VM_MERGEABLE),
         "unmergeable": _on_page(steps.UNMERGE),
         "ksm": _on_page(steps.KSM),

@@ -11,6 +11,7 @@ from pageherd.machine import (
     ksm,
     lazyfree,
     lru,
+    memory_failure,
     migrate,
     numa,
     observe,
@@ -25,5 +26,5 @@ from pageherd.machine import (
 PATHS = (
     *(access, fault, file, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
-    *(migrate, ksm, lazyfree, userfaultfd, numa),
+    *(migrate, ksm, lazyfree, userfaultfd, numa, memory_failure),
 )

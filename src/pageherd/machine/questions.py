@@ -156,7 +156,11 @@ FOLLOW_INACCESSIBLE: Final = 95
 VMA_MERGE: Final = 96
 GUARD_KNOWS: Final = 97
 DROPPABLE: Final = 98
-NR_QUESTIONS: Final = 99
+HWPOISON_KSM: Final = 99
+HWPOISON_COUNTS: Final = 100
+HWPOISON_FREE: Final = 101
+SWAPOFF_POISON: Final = 102
+NR_QUESTIONS: Final = 103
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,4 +411,12 @@ QUESTIONS: Final = (
     Question(VMA_MERGE, "which VMAs alike become one, and how: the MERGES_ bits", ()),
     Question(GUARD_KNOWS, "what is known of guard regions: the GUARD_ bits of the machine", ()),
     Question(DROPPABLE, "can memory be mapped with MAP_DROPPABLE?", _YES_NO),
+    Question(HWPOISON_KSM, "does a memory failure take a KSM page away?", _YES_NO),
+    Question(
+        HWPOISON_COUNTS,
+        "does MADV_HWPOISON say `busy` if somebody holds the page that it took away?",
+        _YES_NO,
+    ),
+    Question(HWPOISON_FREE, "does MADV_FREE clear a hwpoison entry?", _YES_NO),
+    Question(SWAPOFF_POISON, "does swapoff map a poisoned page of the swap cache?", _YES_NO),
 )

@@ -37,6 +37,7 @@ from pageherd.machine.questions import (
     STILL_MAPPED,
     SWAP_EXCLUSIVE,
     SWAPOFF_KEEPS_BITS,
+    SWAPOFF_POISON,
     SWAPOUT_SPLITS,
     SWAPOUT_ZEROS,
     UNMAP_REFUSES,
@@ -53,12 +54,14 @@ from pageherd.machine.state import (
     OK,
     PG_DIRTY,
     PG_EXCLUSIVE,
+    PG_HWPOISON,
     PG_ISOLATED,
     PG_LAZYFREE,
     PG_LRU,
     PG_WRITEBACK,
     PTE_DIRTY,
     PTE_HUGE,
+    PTE_HWPOISON,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
@@ -216,6 +219,25 @@ def reclaim_swap(s: State, t: int, k: KernelRecord) -> int:
     return steps.RECLAIM_UNMAP
 
 
+@helper
+def unmap_to_swap(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> bool:
+    """try_to_unmap_one(): a swap entry for a page of the swap cache, or the entry is put back."""
+    if ask(s, t, k, UNMAP_REFUSES, frame):
+        return False
+    slot = int(s.frame_slot[frame]) - 1
+    entry = PTE_SWAP | (pte_of(s, mm, page) & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+    if is_exclusive(s, frame) and ask(s, t, k, SWAP_EXCLUSIVE, frame):
+        entry |= PTE_SWP_EXCLUSIVE
+    clear_flag(s, frame, PG_EXCLUSIVE)
+    s.cost[COST_TLB_FLUSHES] += 1
+    swap_count_add(s, slot, 1)
+    s.slot_ksm[slot] = int(s.slot_ksm[slot]) | int(is_ksm(s, frame))
+    set_pte(s, mm, page, entry, slot)
+    page_remove_rmap(s, t, k, frame, mm, page)
+    put_page(s, frame)
+    return True
+
+
 @step(steps.RECLAIM_UNMAP)
 def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
     """try_to_unmap_one(): one mapping becomes a swap entry, under its page-table lock.
@@ -242,19 +264,8 @@ def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
         if not drop_lazyfree(s, t, k, mm, page, frame):
             return steps.RECLAIM_CHECK
         return steps.RECLAIM_CHECK if ask(s, t, k, RMAP_STOPS, frame) else steps.RECLAIM_UNMAP
-    if ask(s, t, k, UNMAP_REFUSES, frame):
-        return steps.RECLAIM_CHECK  # the entry is put back, the walk ends here
-    slot = int(s.frame_slot[frame]) - 1
-    entry = PTE_SWAP | (pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
-    if is_exclusive(s, frame) and ask(s, t, k, SWAP_EXCLUSIVE, frame):
-        entry |= PTE_SWP_EXCLUSIVE
-    clear_flag(s, frame, PG_EXCLUSIVE)
-    s.cost[COST_TLB_FLUSHES] += 1
-    swap_count_add(s, slot, 1)
-    s.slot_ksm[slot] = int(s.slot_ksm[slot]) | int(is_ksm(s, frame))
-    set_pte(s, mm, page, entry, slot)
-    page_remove_rmap(s, t, k, frame, mm, page)
-    put_page(s, frame)
+    if not unmap_to_swap(s, t, k, mm, page, frame):
+        return steps.RECLAIM_CHECK  # the walk ends here
     return steps.RECLAIM_CHECK if ask(s, t, k, RMAP_STOPS, frame) else steps.RECLAIM_UNMAP
 
 
@@ -360,6 +371,12 @@ def unuse_pte(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int)
     set_pte(s, mm, page, PTE_PRESENT | kept, frame)
 
 
+@helper
+def poisons(s: State, t: int, k: KernelRecord, frame: int) -> bool:
+    """unuse_pte(): some kernels map no poisoned page, but leave an entry that says so."""
+    return has_flag(s, frame, PG_HWPOISON) and ask(s, t, k, SWAPOFF_POISON, frame) == 0
+
+
 @step(steps.SWAPOFF)
 def swapoff(s: State, t: int, k: KernelRecord) -> int:
     """try_to_unuse(): each entry is mapped again, then each slot's page leaves the swap cache.
@@ -389,6 +406,12 @@ def swapoff(s: State, t: int, k: KernelRecord) -> int:
         return steps.SWAPOFF
     slot = int(s.pte_to[mm, page])
     frame = int(s.slot_frame[slot]) - 1
+    if frame != NONE and poisons(s, t, k, frame):
+        set_pte(s, mm, page, PTE_HWPOISON, frame)
+        swap_count_add(s, slot, -1)
+        try_to_free_swap(s, frame)
+        s.t_value[t] = at + 1
+        return steps.SWAPOFF
     if frame == NONE:
         frame = alloc_frame(s)  # this reference becomes the mapping's
         s.content[frame] = s.slot_content[slot]

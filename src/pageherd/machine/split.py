@@ -58,6 +58,7 @@ from pageherd.machine.state import (
     PTE_DIRTY,
     PTE_GUARD,
     PTE_HUGE,
+    PTE_HWPOISON,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
@@ -273,7 +274,7 @@ def collapse(s: State, t: int, k: KernelRecord) -> int:
     Each page is copied into one new folio, mapped by one entry; pages shared with other processes
     are theirs alone afterwards.  Swapped pages are swapped in first, if the others can be collapsed
     (__collapse_huge_page_swapin()), and then all are looked at again.  The fault on a guard region
-    fails.
+    or poison fails.
     """
     if s.nr_huge <= 1:
         s.t_result[t] = SEGV  # EINVAL: no huge page fits
@@ -296,7 +297,7 @@ def collapse(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     s.t_result[t] = scan_refuses(s, t, k, mm, first)
     swapped = first
-    absent = PTE_SWAP | PTE_GUARD
+    absent = PTE_SWAP | PTE_GUARD | PTE_HWPOISON
     while swapped < first + int(s.nr_huge) and (pte_of(s, mm, swapped) & absent) == 0:
         swapped += 1
     if s.t_result[t] == OK and swapped < first + int(s.nr_huge):

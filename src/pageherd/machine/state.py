@@ -64,6 +64,7 @@ PTE_MIGRATION: Final = 64  # the page is being moved; with PTE_WRITE the entry w
 PTE_HUGE: Final = 512  # one of the pages that a single PMD entry maps
 PTE_PROTNONE: Final = 256  # pte_protnone(): present, but an access takes a NUMA hinting fault
 PTE_UFFD_WP: Final = 128  # pte_uffd_wp(), pte_swp_uffd_wp(); alone: a marker, nothing is mapped
+PTE_HWPOISON: Final = 16384  # a hwpoison entry: nothing is mapped, and an access is a fault
 PTE_GUARD: Final = 8192  # PTE_MARKER_GUARD: nothing is mapped, and an access is a fault
 
 # flags of a frame
@@ -77,6 +78,7 @@ PG_FILE: Final = 128  # a page of the page cache, which holds a reference
 PG_HUGETLB: Final = 256  # a hugetlb page: one frame of the machine
 PG_KSM: Final = 32  # PageKsm
 PG_PARTIALLY_MAPPED: Final = 512  # on the deferred split queue
+PG_HWPOISON: Final = 16384  # PageHWPoison: memory_failure() keeps a reference for ever
 PG_STABLE_NODE: Final = 2048  # a KSM page in the stable tree; any other has no rmap
 PG_MAYBE_SHARED: Final = 1024  # FOLIO_MM_IDS_SHARED: perhaps more than one mm maps the folio
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import same_vma
 from pageherd.machine.cow import do_wp_page
+from pageherd.machine.fault import refuse
 from pageherd.machine.folio import (
     alloc_frame,
     compound_head,
     folio_nr_pages,
+    has_flag,
     hold_frame,
     is_ksm,
     is_large,
@@ -44,6 +46,7 @@ from pageherd.machine.state import (
     FAULT_WRITE,
     FOUND,
     HOLD_FRAME,
+    PG_HWPOISON,
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -68,6 +71,8 @@ def swapin_lookup(s: State, t: int, k: KernelRecord) -> int:
     cached = int(s.slot_frame[int(s.t_pte_to[t])])
     if cached == 0:
         return steps.SWAPIN_READ
+    if has_flag(s, cached - 1, PG_HWPOISON):
+        return refuse(s, t, int(s.t_mm[t]))
     hold_frame(s, t, cached - 1)
     s.t_held[t] = int(s.t_held[t]) | FOUND
     return steps.SWAPIN_LOCK

@@ -38,6 +38,7 @@ from pageherd.machine.state import (
     OK,
     PTE_DIRTY,
     PTE_GUARD,
+    PTE_HWPOISON,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_PROTNONE,
@@ -130,7 +131,7 @@ def protect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
     pte = pte_of(s, mm, page) & ~PTE_PROTNONE
     if pte & PTE_MIGRATION:
         s.pte[mm, page] = readable_migration_entry(s, t, k, pte) | PTE_UFFD_WP
-    elif pte & (PTE_PRESENT | PTE_SWAP):
+    elif pte & (PTE_PRESENT | PTE_SWAP | PTE_HWPOISON):
         s.pte[mm, page] = (pte & ~PTE_WRITE) | PTE_UFFD_WP
     elif int(s.mm_uffd[mm]) & UFFD_WP_UNPOPULATED and (pte & PTE_GUARD) == 0:
         set_pte(s, mm, page, PTE_UFFD_WP, 0)
@@ -185,7 +186,7 @@ def fill(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
     if not is_registered(s, mm, page):
         return SEGV  # ENOENT
     pte = pte_of(s, mm, page)
-    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION):
+    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION | PTE_HWPOISON):
         return BUSY
     if pte & PTE_GUARD and ask_value(k, GUARD_KNOWS) & GUARD_STAYS:
         return BUSY

@@ -135,6 +135,8 @@ VERBS: Mapping[str, Verb] = _table(
         ranges=True,
     ),
     Verb("mlock", _PAGE, Result.STATUS, "mlock()", ranges=True),
+    Verb("hwpoison", _PAGE, Result.STATUS, "madvise(MADV_HWPOISON), as for a machine check"),
+    Verb("soft_offline", _PAGE, Result.STATUS, "madvise(MADV_SOFT_OFFLINE)"),
     Verb("clear_soft_dirty", (), Result.STATUS, "echo 4 > /proc/self/clear_refs"),
     Verb("move", _PAGE, Result.STATUS, "move_pages(MPOL_MF_MOVE) of one page to another node"),
     Verb("pagemap", _PAGE, Result.STATE, "/proc/self/pagemap: present, swapped or neither"),

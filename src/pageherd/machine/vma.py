@@ -45,11 +45,11 @@ from pageherd.machine.state import (
     PTE_DIRTY,
     PTE_GUARD,
     PTE_HUGE,
+    PTE_HWPOISON,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_PROTNONE,
     PTE_SOFT_DIRTY,
-    PTE_SWAP,
     PTE_SWP_EXCLUSIVE,
     PTE_UFFD_WP,
     PTE_WRITE,
@@ -192,7 +192,7 @@ def change_protection(s: State, t: int, k: KernelRecord, mm: int, page: int, wan
 def populated_end(s: State, mm: int, first: int, end: int) -> int:
     """__mm_populate() ends at the first page that cannot be had; mprotect() does not mind."""
     page = first
-    while page < end and (pte_of(s, mm, page) & PTE_GUARD) == 0:
+    while page < end and (pte_of(s, mm, page) & (PTE_GUARD | PTE_HWPOISON)) == 0:
         page += 1
     return page
 
@@ -275,7 +275,7 @@ def move_entry(s: State, t: int, k: KernelRecord, mm: int, page: int, to: int) -
     s.vma_file[mm, to] = s.vma_file[mm, page]
     s.vma_file[mm, page] = 0
     pte = pte_of(s, mm, page)
-    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION | PTE_GUARD):
+    if pte & ~PTE_UFFD_WP:
         pte |= PTE_SOFT_DIRTY
     set_pte(s, mm, to, pte, int(s.pte_to[mm, page]))
     set_pte(s, mm, page, 0, 0)
@@ -389,6 +389,6 @@ def clear_soft_dirty(s: State, t: int, k: KernelRecord) -> int:
         pinned = small and (pte & PTE_WRITE) != 0 and ask(s, t, k, SOFT_DIRTY_SKIPS, frame)
         if not pinned:
             s.pte[mm, page] = pte & ~(PTE_WRITE | PTE_SOFT_DIRTY)
-    elif pte & (PTE_SWAP | PTE_MIGRATION | PTE_GUARD):
+    elif pte & ~PTE_UFFD_WP:
         s.pte[mm, page] = pte & ~PTE_SOFT_DIRTY
     return steps.CLEAR_SOFT_DIRTY

@@ -32,6 +32,7 @@ from pageherd.machine.state import (
     LIVE,
     NONE,
     PG_FILE,
+    PG_HWPOISON,
     PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
@@ -218,6 +219,7 @@ def check_folio(s: State, k: KernelRecord, head: int) -> None:
     entries, mms = count_folio(s, head)
     references += entries + int(s.frame_batch[head] != 0)
     references += int(has_flag(s, head, PG_FILE))  # the page cache's
+    references += int(has_flag(s, head, PG_HWPOISON))  # memory_failure()'s
     for frame in range(head, head + folio_nr_pages(s, head)):
         references += int(in_swap_cache(s, frame))
         check_page(s, k, frame)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.drive import run_path
 from pageherd.machine.file import drop_page_cache
-from pageherd.machine.folio import clear_flag, compound_head
+from pageherd.machine.folio import clear_flag, compound_head, has_flag
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.lru import lru_add_drain
-from pageherd.machine.state import LIVE, NR_CPUS, PG_WRITEBACK
+from pageherd.machine.state import LIVE, NR_CPUS, PG_HWPOISON, PG_WRITEBACK
 from pageherd.machine.watch import NO_LEAK, breach
 from pageherd.machine.zap import TAKE_OVER
 
@@ -60,12 +60,14 @@ def check_leaks(s: State, k: KernelRecord) -> None:
     for frame in range(1, s.nr_frames):
         for _ in range(2):
             clear_flag(s, frame, PG_WRITEBACK)
-            if s.refcount[compound_head(s, frame)] != 0:
+            poisoned = has_flag(s, frame, PG_HWPOISON)
+            if s.refcount[compound_head(s, frame)] != 0 and not poisoned:
                 reclaim_frame(s, k, frame)
     if s.alarm != 0:  # what cannot even be torn down is not given back
         breach(s, NO_LEAK)
     for frame in range(1, s.nr_frames):
-        if s.refcount[frame] != 0 or s.pincount[frame] != 0:
+        kept = int(has_flag(s, frame, PG_HWPOISON))  # a poisoned page never comes back
+        if s.refcount[frame] != kept or s.pincount[frame] != 0:
             breach(s, NO_LEAK)
     for slot in range(s.nr_slots):
         if s.swap_count[slot] != 0 or s.slot_frame[slot] != 0:

@@ -61,6 +61,18 @@ def _ksm(verb: str, call: str) -> Lever:
     )
 
 
+def _failure(verb: str, call: str) -> Lever:
+    return Lever(
+        verb,
+        verb,
+        call,
+        needs="memory-failure",
+        config="MEMORY_FAILURE",
+        since="2.6.33",
+        privilege="root of a guest: the page is lost until the next boot",
+    )
+
+
 LEVERS: Final[Mapping[str, Lever]] = _table(
     Lever("read", "read", "a load"),
     Lever("write", "write", "a store"),
@@ -94,6 +106,8 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
     Lever("free", "free", "madvise(MADV_FREE)", since="4.5"),
     Lever("guard", "guard", "madvise(MADV_GUARD_INSTALL)", needs="guard", since="6.13"),
     Lever("unguard", "unguard", "madvise(MADV_GUARD_REMOVE)", needs="guard", since="6.13"),
+    _failure("hwpoison", "madvise(MADV_HWPOISON)"),
+    _failure("soft_offline", "madvise(MADV_SOFT_OFFLINE)"),
     Lever("mergeable", "mergeable", "madvise(MADV_MERGEABLE); ksmd must not run", config="KSM"),
     Lever("unmergeable", "unmergeable", "madvise(MADV_UNMERGEABLE)", config="KSM"),
     _ksm("ksm", "two scans of ksmd, of everything mergeable"),

@@ -10,6 +10,7 @@ from pageherd.rules import (
     guard,
     huge,
     hugetlb,
+    hwpoison,
     ksm,
     lazyfree,
     migration,
@@ -25,7 +26,8 @@ from pageherd.rules.base import DECLARED, DecisionPoint
 
 FILES = (
     *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
-    *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, guard, calls),
+    *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, guard, hwpoison),
+    calls,
 )
 
 POINTS: Final[dict[str, DecisionPoint]] = dict(

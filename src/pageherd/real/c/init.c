@@ -260,6 +260,7 @@ static void run(void)
     pid_t runner = fork();
     if (runner == 0) {
         setsid();
+        setenv("PAGEHERD_GUEST", "1", 1);
         if (dup2(open("/programs", O_RDONLY | O_CLOEXEC), 0) == 0 && dup2(result_port, 1) == 1)
             execv(arguments[0], arguments);
         record("error cannot start the runner: %s", strerror(errno));

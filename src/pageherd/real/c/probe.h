@@ -67,6 +67,14 @@ static int droppable_works(void)
 	return 0;
 }
 
+/* A page of the running kernel is never poisoned: only a guest is told that it may be. */
+static int memory_failure_works(void)
+{
+	if (!getenv("PAGEHERD_GUEST"))
+		return EPERM;
+	return access("/sys/devices/system/memory/hard_offline_page", F_OK) ? errno : 0;
+}
+
 /* Try everything once and say what is there: 0, or the errno that tells what is missing. */
 static void probe(void)
 {
@@ -91,6 +99,7 @@ static void probe(void)
 	report("populate", madvise(scratch, page_size, MADV_POPULATE_READ) ? errno : 0);
 	report("guard", guard_works());
 	report("droppable", droppable_works());
+	report("memory-failure", memory_failure_works());
 	report("soft-dirty", soft_dirty_works(pagemap));
 	report("forced-writes", forced_write_works());
 	report("hugetlb", -huge_page_works());

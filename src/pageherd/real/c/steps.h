@@ -4,6 +4,10 @@
 #define MADV_COLD 20
 #define MADV_PAGEOUT 21
 #endif
+#ifndef MADV_HWPOISON
+#define MADV_HWPOISON 100
+#define MADV_SOFT_OFFLINE 101
+#endif
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #define MADV_GUARD_REMOVE 103
@@ -186,6 +190,19 @@ static int move_page(struct step *s)
 static int advise_page(struct step *s)
 {
 	return result_of(madvise(page_at(s->a), extent_of(s), s->constant));
+}
+
+/* From v6.12 on at the latest the caller gets SIGBUS for what has become of its dirty page. */
+static int fail_page(struct step *s)
+{
+	int error;
+
+	if (sigsetjmp(on_fault, 1))
+		return guarded = 0;
+	guarded = 1;
+	error = advise_page(s);
+	guarded = 0;
+	return error == -EHWPOISON ? -EBUSY : error;
 }
 
 static int lock_page(struct step *s)
@@ -532,6 +549,8 @@ static const struct verb {
 	{ .name = "free", .run = advise_page, .constant = MADV_FREE },
 	{ .name = "guard", .run = advise_page, .constant = MADV_GUARD_INSTALL },
 	{ .name = "unguard", .run = advise_page, .constant = MADV_GUARD_REMOVE },
+	{ .name = "hwpoison", .run = fail_page, .constant = MADV_HWPOISON },
+	{ .name = "soft_offline", .run = fail_page, .constant = MADV_SOFT_OFFLINE },
 	{ .name = "mergeable", .run = advise_page, .constant = MADV_MERGEABLE },
 	{ .name = "unmergeable", .run = advise_page, .constant = MADV_UNMERGEABLE },
 	{ .name = "pageout", .run = advise_page, .constant = MADV_PAGEOUT },
