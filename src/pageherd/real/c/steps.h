@@ -6,6 +6,8 @@
 #endif
 #ifndef MADV_HWPOISON
 #define MADV_HWPOISON 100
+#endif
+#ifndef MADV_SOFT_OFFLINE
 #define MADV_SOFT_OFFLINE 101
 #endif
 #ifndef MADV_GUARD_INSTALL
@@ -202,7 +204,7 @@ static int fail_page(struct step *s)
 	guarded = 1;
 	error = advise_page(s);
 	guarded = 0;
-	return error == -EHWPOISON ? -EBUSY : error;
+	return !error || error == -EFAULT || error == -ENOMEM ? error : -EBUSY; /* EIO, EHWPOISON, ... */
 }
 
 static int lock_page(struct step *s)
