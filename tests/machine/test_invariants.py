@@ -33,7 +33,8 @@ def violations(s: Any, kernel: Kernel) -> Iterator[str]:
     yield from entry_violations(s, kernel)
     yield from frame_violations(s, kernel)
     yield from slot_violations(s)
-    yield from file_violations(s)
+    yield from file_violations(s, kernel)
+    yield from marker_violations(s)
     yield from quiet_violations(s)
 
 
@@ -90,7 +91,28 @@ def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             yield "a writable page is mapped by another process"
 
 
-def file_violations(s: Any) -> Iterator[str]:
+def marker_violations(s: Any) -> Iterator[str]:
+    """Guard regions, hwpoison entries, and pages that may be dropped."""
+    mapped = st.PTE_PRESENT | st.PTE_SWAP | st.PTE_MIGRATION
+    for mm, page, pte, to in entries(s):
+        droppable = int(s["vma"][mm, page]) & st.VM_DROPPABLE
+        if pte & st.PTE_GUARD and (pte & (mapped | st.PTE_HWPOISON) or to):
+            yield "a guard region with a page"
+        if pte & st.PTE_HWPOISON and pte & mapped:
+            yield "a hwpoison entry that maps something"
+        if pte & st.PTE_HWPOISON and not int(s["page_flags"][to]) & st.PG_HWPOISON:
+            yield "a hwpoison entry of a page that is not poisoned"
+        if droppable and pte & st.PTE_SWAP:
+            yield "a droppable page is swapped"
+        if droppable and pte & st.PTE_PRESENT and to != st.ZERO_FRAME:
+            if not int(s["page_flags"][to - int(s["frame_tail"][to])]) & st.PG_LAZYFREE:
+                yield "a droppable page is swapbacked"
+    for frame in range(int(s["nr_frames"])):
+        if int(s["page_flags"][frame]) & st.PG_HWPOISON and not s["refcount"][frame]:
+            yield "a poisoned page is free"
+
+
+def file_violations(s: Any, kernel: Kernel) -> Iterator[str]:
     pages = int(s["nr_pages"])
     cached = [int(frame) - 1 for frame in s["file_frame"][:pages] if frame]
     if len(set(cached)) != len(cached):
@@ -103,7 +125,8 @@ def file_violations(s: Any) -> Iterator[str]:
             vma = int(s["vma"][mm, page])
             if bool(vma & st.VM_FILE) != bool(s["vma_file"][mm, page]):
                 yield "a mapping of a file without a place in it, or the other way round"
-            if vma & st.VM_SHARED and vma & st.VM_ANON_VMA:
+            guarded = kernel.of("guard") != "none"  # anon_vma_prepare(), of any mapping
+            if vma & st.VM_SHARED and vma & st.VM_ANON_VMA and not guarded:
                 yield "a shared mapping with pages of its own"
 
 

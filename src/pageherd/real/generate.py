@@ -206,7 +206,8 @@ class _Program:
             if argument is None:
                 return None
             arguments.append(argument)
-        if verb == "process_madvise_collapse" and arguments[0].page not in RANGE.pages:
+        other = str(getattr(arguments[0], "page", "")) if arguments else ""
+        if verb == "process_madvise_collapse" and other not in RANGE.pages:
             return None  # another range
         if verb == "release":
             self.held.remove(str(arguments[0]))
