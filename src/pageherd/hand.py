@@ -499,7 +499,10 @@ class Process:
         return self._do("pagemap", page)
 
     def userfaultfd(
-        self, *features: Literal["event-fork", "event-remap", "wp-unpopulated", "wp-async"]
+        self,
+        *features: Literal[
+            "event-fork", "event-remap", "wp-unpopulated", "wp-async", "rwp", "rwp-async"
+        ],
     ) -> Value:
         """userfaultfd() and UFFDIO_API; a process without has one that knows no features."""
         return self._machine.do(Step(self.thread, "userfaultfd", (features,)))
@@ -515,6 +518,18 @@ class Process:
     def uffd_unprotect(self, page: Page) -> Value:
         """UFFDIO_WRITEPROTECT, off."""
         return self._do("uffd_unprotect", page)
+
+    def uffd_register_rwp(self, page: Page) -> Value:
+        """UFFDIO_REGISTER, to track all access."""
+        return self._do("uffd_register_rwp", page)
+
+    def uffd_rwprotect(self, page: Page) -> Value:
+        """UFFDIO_RWPROTECT: from now on any access to the page is `notified`."""
+        return self._do("uffd_rwprotect", page)
+
+    def uffd_rwunprotect(self, page: Page) -> Value:
+        """UFFDIO_RWPROTECT, off."""
+        return self._do("uffd_rwunprotect", page)
 
     def uffd_copy(self, page: Page, value: int) -> Value:
         """UFFDIO_COPY: fill a page where nothing is."""

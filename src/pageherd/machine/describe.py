@@ -50,7 +50,8 @@ def entry(s: State, mm: int, page: int) -> str:
     pte, to = int(s["pte"][mm, page]), int(s["pte_to"][mm, page])
     tracked = ", uffd-wp" if pte & st.PTE_UFFD_WP else ""
     if pte & st.PTE_PROTNONE:
-        tracked += ", no access (NUMA hint)"
+        rwp = int(s["vma"][mm, page]) & st.VM_UFFD_RWP and pte & st.PTE_UFFD_WP
+        tracked += ", no access" if rwp else ", no access (NUMA hint)"
     if pte & st.PTE_PRESENT:
         where = "the zero page" if to == st.ZERO_FRAME else f"frame {to}"
         return f"{where}, {'writable' if pte & st.PTE_WRITE else 'read-only'}{tracked}"

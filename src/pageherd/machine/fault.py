@@ -17,7 +17,7 @@ from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import locked_by_other, mmap_read_unlock, ptl_taken
 from pageherd.machine.lru import lru_cache_add
-from pageherd.machine.numa import do_numa_page
+from pageherd.machine.numa import do_numa_page, make_accessible
 from pageherd.machine.pte import (
     is_hugetlb,
     may_write,
@@ -26,6 +26,7 @@ from pageherd.machine.pte import (
     remember_pte,
     set_pte,
     set_swapbacked,
+    userfaultfd_pte_rwp,
     userfaultfd_pte_wp,
 )
 from pageherd.machine.questions import MIGRATION_WAIT_HOLDS
@@ -35,6 +36,7 @@ from pageherd.machine.state import (
     FAULT_UNSHARE,
     FAULT_WRITE,
     HOLD_NEW,
+    NOTIFIED,
     PG_HUGETLB,
     PTE_DIRTY,
     PTE_GUARD,
@@ -48,6 +50,7 @@ from pageherd.machine.state import (
     PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
+    UFFD_RWP_ASYNC,
     VM_FILE,
     ZERO_FRAME,
     ask,
@@ -82,6 +85,21 @@ def refuse(s: State, t: int, mm: int) -> int:
     return steps.IDLE
 
 
+@helper
+def do_uffd_rwp(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
+    """do_uffd_rwp(): the userfaultfd has a message and the thread waits, as in handle_userfault().
+
+    With UFFD_FEATURE_RWP_ASYNC the access just lifts the protection.
+    """
+    if int(s.mm_uffd[mm]) & UFFD_RWP_ASYNC:
+        s.pte[mm, page] = pte_of(s, mm, page) & ~PTE_UFFD_WP
+        make_accessible(s, t, k, mm, page)
+        return int(s.t_return[t])
+    mmap_read_unlock(s, t, mm)
+    s.t_result[t] = NOTIFIED
+    return steps.IDLE
+
+
 @step(steps.FAULT)
 def fault(s: State, t: int, k: KernelRecord) -> int:
     """handle_pte_fault(): look at the entry and choose the path.
@@ -103,6 +121,8 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
     if pte & PTE_SWAP:
         return steps.SWAPIN_LOOKUP
     if pte & PTE_PROTNONE:
+        if userfaultfd_pte_rwp(s, mm, page, pte):
+            return do_uffd_rwp(s, t, k, mm, page)
         return do_numa_page(s, t, k, mm, page)
     if pte & PTE_PRESENT:
         write = (int(s.t_fault[t]) & FAULT_WRITE) != 0 and (pte & PTE_WRITE) == 0

@@ -15,7 +15,16 @@ from pageherd.machine.hugetlb import alloc_like
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import mmap_write_lock, mmap_write_unlock, ptl_taken
-from pageherd.machine.pte import is_hugetlb, may_write, pte_of, set_pte, userfaultfd_pte_wp
+from pageherd.machine.pte import (
+    is_hugetlb,
+    may_write,
+    pte_of,
+    restore_none,
+    set_pte,
+    tracks_access,
+    userfaultfd_pte_rwp,
+    userfaultfd_pte_wp,
+)
 from pageherd.machine.questions import (
     COPY_EARLY,
     FORK,
@@ -36,6 +45,7 @@ from pageherd.machine.state import (
     PTE_HUGE,
     PTE_MIGRATION,
     PTE_PRESENT,
+    PTE_PROTNONE,
     PTE_SOFT_DIRTY,
     PTE_SWAP,
     PTE_SWP_EXCLUSIVE,
@@ -47,6 +57,7 @@ from pageherd.machine.state import (
     VM_LOCKED,
     VM_MAPPED,
     VM_PTE_TABLE,
+    VM_UFFD_RWP,
     VM_UFFD_WP,
     VM_WIPEONFORK,
     ZERO_FRAME,
@@ -91,7 +102,7 @@ def inherited(s: State, mm: int, page: int) -> int:
     """
     dropped = VM_LOCKED | VM_PTE_TABLE
     if (int(s.mm_uffd[mm]) & UFFD_EVENT_FORK) == 0:
-        dropped |= VM_UFFD_WP
+        dropped |= VM_UFFD_WP | VM_UFFD_RWP
     return int(s.vma[mm, page]) & ~dropped
 
 
@@ -103,16 +114,19 @@ def needs_copy(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int
     """
     if int(s.vma[mm, page]) & VM_ANON_VMA:
         return True
-    tracked = (int(s.vma[child, page]) & VM_UFFD_WP) != 0
+    tracked = (int(s.vma[child, page]) & (VM_UFFD_WP | VM_UFFD_RWP)) != 0
     return tracked and ask(s, t, k, UFFD_FORK_COPIES, 0) != 0
 
 
 @helper
 def pte_of_child(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int) -> int:
-    """copy_present_pte(), copy_nonpresent_pte(): the entry as it is, perhaps without uffd-wp."""
+    """copy_present_pte(), copy_nonpresent_pte(): the entry as it is, perhaps without uffd-wp.
+
+    Then one that is protected from all access is accessible, too.
+    """
     pte = pte_of(s, mm, page)
     if pte & PTE_UFFD_WP and ask(s, t, k, UFFD_FORK_CLEARS, 0):
-        pte &= ~PTE_UFFD_WP
+        pte &= ~(PTE_UFFD_WP | (PTE_PROTNONE if tracks_access(s, mm, page) else 0))
     return pte
 
 
@@ -235,8 +249,9 @@ def fork_copy(s: State, t: int, k: KernelRecord) -> int:
     s.cost[COST_COPIES] += 1
     s.copies += 1
     pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
-    if userfaultfd_pte_wp(s, child, page, pte_of(s, mm, page)):
-        pte |= PTE_UFFD_WP
+    old = pte_of(s, mm, page)
+    if userfaultfd_pte_wp(s, child, page, old) or userfaultfd_pte_rwp(s, child, page, old):
+        pte = restore_none(s, child, page, pte | PTE_UFFD_WP)
     elif may_write(s, child, page):
         pte |= PTE_WRITE
     map_new_anon(s, t, k, child, page, pte)

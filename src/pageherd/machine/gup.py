@@ -24,7 +24,15 @@ from pageherd.machine.folio import (
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import mmap_read_lock, mmap_read_unlock, ptl_taken
-from pageherd.machine.pte import is_hugetlb, is_shared, marked_page, pte_of, pte_same, remember_pte
+from pageherd.machine.pte import (
+    is_hugetlb,
+    is_shared,
+    marked_page,
+    pte_of,
+    pte_same,
+    remember_pte,
+    tracks_access,
+)
 from pageherd.machine.questions import (
     BREAK_COW,
     FORCE,
@@ -253,6 +261,15 @@ def may_force(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     return ask(s, t, k, FORCE, marked) != NO
 
 
+@helper
+def honours_protnone(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> bool:
+    """gup_can_follow_protnone(): accessible memory of which a userfaultfd tracks all access."""
+    accessible = (int(s.vma[mm, page]) & (VM_READ | VM_WRITE)) != 0
+    if tracks_access(s, mm, page) and accessible:
+        return True
+    return ask(s, t, k, NUMA_GUP_FAULTS, frame) != 0
+
+
 @step(steps.GUP_SLOW)
 def gup_slow(s: State, t: int, k: KernelRecord) -> int:
     """follow_page_pte(): under the page-table lock, take the page or say what fault is needed."""
@@ -267,7 +284,7 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
         mmap_read_unlock(s, t, mm)
         s.t_result[t] = SEGV
         return steps.IDLE
-    if pte & PTE_PROTNONE and ask(s, t, k, NUMA_GUP_FAULTS, frame):
+    if pte & PTE_PROTNONE and honours_protnone(s, t, k, mm, page, frame):
         return fault_in(s, t, FAULT_WRITE if foll & FOLL_WRITE else 0)
     if not must_break_cow(s, t, k):
         need = TAKE if pte & PTE_WRITE or is_shared(s, mm, page) else ask(s, t, k, UNSHARE, marked)

@@ -33,7 +33,7 @@ from pageherd.machine.jit import KernelRecord, driver, helper, step
 from pageherd.machine.layout import State, States
 from pageherd.machine.lock import locked_by_other, ptl_taken, trylock_page, unlock_page
 from pageherd.machine.lru import isolate_lru_page, lru_add_drain, lru_cache_add
-from pageherd.machine.pte import is_followed, may_write, pte_of, set_pte
+from pageherd.machine.pte import is_followed, may_write, pte_of, restore_none, set_pte
 from pageherd.machine.questions import (
     MIGRATION_COPIES_FIRST,
     MIGRATION_DIRTY,
@@ -275,6 +275,7 @@ def migrate_restore(s: State, t: int, k: KernelRecord) -> int:
     pte = PTE_PRESENT | kept
     if entry & PTE_WRITE and may_write(s, mm, page):
         pte |= PTE_WRITE
+    pte = restore_none(s, mm, page, pte)
     if entry & (PTE_WRITE | PTE_SWP_EXCLUSIVE) and ask(s, t, k, MIGRATION_EXCLUSIVE, frame):
         set_exclusive(s, k, frame)
     page_ref_add(s, frame, 1)

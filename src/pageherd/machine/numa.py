@@ -63,8 +63,17 @@ def numa_hint(s: State, t: int, k: KernelRecord) -> int:
 @helper
 def do_numa_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
     """do_numa_page(): accessible again; writable if it was, or if mprotect() would make it so."""
+    if ask(s, t, k, NUMA_SAVES_WRITE, 0):
+        s.pte[mm, page] = pte_of(s, mm, page) & ~PTE_PROTNONE
+    else:
+        make_accessible(s, t, k, mm, page)
+    return int(s.t_return[t])
+
+
+@helper
+def make_accessible(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """can_change_pte_writable(): the entry of an access that was noticed."""
     pte = pte_of(s, mm, page) & ~PTE_PROTNONE
     s.pte[mm, page] = pte
-    if not ask(s, t, k, NUMA_SAVES_WRITE, 0) and may_upgrade(s, t, k, mm, page):
+    if may_upgrade(s, t, k, mm, page):
         s.pte[mm, page] = pte | PTE_WRITE
-    return int(s.t_return[t])

@@ -30,6 +30,8 @@ from pageherd.machine.state import (
     FOLL_GET,
     UFFD_EVENT_FORK,
     UFFD_EVENT_REMAP,
+    UFFD_RWP,
+    UFFD_RWP_ASYNC,
     UFFD_WP_ASYNC,
     UFFD_WP_UNPOPULATED,
     VM_DONTCOPY,
@@ -38,6 +40,8 @@ from pageherd.machine.state import (
     VM_MERGEABLE,
     VM_NOHUGEPAGE,
     VM_READ,
+    VM_UFFD_RWP,
+    VM_UFFD_WP,
     VM_WIPEONFORK,
     VM_WRITE,
 )
@@ -180,6 +184,10 @@ def _on_page(pc: int) -> Builder:
     )
 
 
+def _register(mode: int) -> Builder:
+    return lambda o: replace(_on_page(steps.UFFD_REGISTER)(o), value=mode)
+
+
 BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
     {
         "read": _access(0),
@@ -221,7 +229,10 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "process_madvise_collapse": _on_page(steps.COLLAPSE),
         "split": _on_page(steps.SPLIT),
         "userfaultfd": _on_page(steps.USERFAULTFD),
-        "uffd_register": _on_page(steps.UFFD_REGISTER),
+        "uffd_register": _register(VM_UFFD_WP),
+        "uffd_register_rwp": _register(VM_UFFD_RWP),
+        "uffd_rwprotect": lambda o: replace(_on_page(steps.UFFD_RWPROTECT)(o), value=1),
+        "uffd_rwunprotect": _on_page(steps.UFFD_RWPROTECT),
         "uffd_protect": lambda o: replace(_on_page(steps.UFFD_PROTECT)(o), value=1),
         "uffd_unprotect": _on_page(steps.UFFD_PROTECT),
         "uffd_copy": _on_page(steps.UFFD_COPY),
@@ -266,6 +277,8 @@ FEATURES: Final = MappingProxyType(
         "event-remap": UFFD_EVENT_REMAP,
         "wp-unpopulated": UFFD_WP_UNPOPULATED,
         "wp-async": UFFD_WP_ASYNC,
+        "rwp": UFFD_RWP,
+        "rwp-async": UFFD_RWP_ASYNC,
     }
 )
 

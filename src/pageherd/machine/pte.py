@@ -10,13 +10,16 @@ from pageherd.machine.state import (
     FOLL_COW,
     PG_LAZYFREE,
     PTE_HUGE,
+    PTE_PROTNONE,
     PTE_UFFD_WP,
+    PTE_WRITE,
     VM_DROPPABLE,
     VM_HUGETLB,
     VM_PTE_TABLE,
     VM_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
+    VM_UFFD_RWP,
     VM_UFFD_WP,
     VM_WRITE,
     ask,
@@ -99,6 +102,26 @@ def userfaultfd_pte_wp(s: State, mm: int, page: int, pte: int) -> bool:
     A bit that was left in an entry of a mapping that is not registered means nothing.
     """
     return (pte & PTE_UFFD_WP) != 0 and (int(s.vma[mm, page]) & VM_UFFD_WP) != 0
+
+
+@helper
+def tracks_access(s: State, mm: int, page: int) -> bool:
+    """userfaultfd_rwp(): a protected entry has the uffd bit, and is pte_protnone()."""
+    return (int(s.vma[mm, page]) & VM_UFFD_RWP) != 0
+
+
+@helper
+def userfaultfd_pte_rwp(s: State, mm: int, page: int, pte: int) -> bool:
+    """userfaultfd_pte_rwp(): whether any access through `pte` must be told to a userfaultfd."""
+    return (pte & PTE_UFFD_WP) != 0 and tracks_access(s, mm, page)
+
+
+@helper
+def restore_none(s: State, mm: int, page: int, pte: int) -> int:
+    """pte_modify(pte, PAGE_NONE): what comes back with the bit is not accessible."""
+    if userfaultfd_pte_rwp(s, mm, page, pte):
+        return (pte & ~PTE_WRITE) | PTE_PROTNONE
+    return pte
 
 
 @helper

@@ -28,7 +28,7 @@ from pageherd.machine.layout import State
 from pageherd.machine.lazyfree import drop_lazyfree
 from pageherd.machine.lock import ptl_taken, trylock_page, unlock_page
 from pageherd.machine.lru import isolate_lru_page, lru_add_drain, lru_cache_add
-from pageherd.machine.pte import pte_of, set_pte
+from pageherd.machine.pte import pte_of, restore_none, set_pte
 from pageherd.machine.questions import (
     PAGEOUT_SKIPS,
     PAGEOUT_SPLITS,
@@ -368,7 +368,7 @@ def unuse_pte(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int)
     kept = pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
     if kept and not ask(s, t, k, SWAPOFF_KEEPS_BITS, frame):
         kept = 0
-    set_pte(s, mm, page, PTE_PRESENT | kept, frame)
+    set_pte(s, mm, page, restore_none(s, mm, page, PTE_PRESENT | kept), frame)
 
 
 @helper

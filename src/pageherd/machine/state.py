@@ -46,7 +46,9 @@ VM_NOHUGEPAGE: Final = 512  # MADV_NOHUGEPAGE: not even MADV_COLLAPSE makes a hu
 VM_HUGEPAGE: Final = 8192  # MADV_HUGEPAGE: a fault may fill the whole PMD at once
 VM_PTE_TABLE: Final = 16384  # a page table hangs below the PMD: no huge page fits there any more
 VM_UFFD_WP: Final = 32768  # registered with the userfaultfd of its process, to track writes
-VM_DROPPABLE: Final = 1 << 24  # MAP_DROPPABLE; only where a layout has room for it
+# only where a layout has room for them
+VM_DROPPABLE: Final = 1 << 24  # MAP_DROPPABLE
+VM_UFFD_RWP: Final = 1 << 26  # registered with the userfaultfd of its process, to track all access
 
 # vma_anon, of a page in a range of huge pages: the name of its VMA's anon_vma (0: none), and
 AV_ID: Final = 63
@@ -121,6 +123,8 @@ UFFD_WP_UNPOPULATED: Final = 4
 UFFD_WP_ASYNC: Final = 8
 UFFD_WP: Final = 16  # UFFDIO_REGISTER_MODE_WP and UFFDIO_WRITEPROTECT
 UFFD_MOVE: Final = 32  # UFFDIO_MOVE
+UFFD_RWP: Final = 64  # UFFDIO_REGISTER_MODE_RWP and UFFDIO_RWPROTECT
+UFFD_RWP_ASYNC: Final = 128
 
 # swap_kind
 SWAP_NONE: Final = 0

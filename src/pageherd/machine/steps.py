@@ -133,6 +133,7 @@ UFFD_REGISTER: Final = 98
 UFFD_PROTECT: Final = 99
 UFFD_COPY: Final = 100
 UFFD_MOVE: Final = 101
+UFFD_RWPROTECT: Final = 118
 # numa.py: change_prot_numa
 NUMA_HINT: Final = 102
 # zap.py: MADV_GUARD_REMOVE

@@ -24,7 +24,7 @@ from pageherd.machine.ksm import is_strange, join_family, private_copy
 from pageherd.machine.layout import State
 from pageherd.machine.lock import locked_by_other, ptl_taken, trylock_page, unlock_page
 from pageherd.machine.lru import lru_add_drain, lru_cache_add
-from pageherd.machine.pte import may_write, pte_of, pte_same, set_pte
+from pageherd.machine.pte import may_write, pte_of, pte_same, restore_none, set_pte
 from pageherd.machine.questions import (
     DROP_AFTER,
     DROP_BEFORE,
@@ -49,6 +49,7 @@ from pageherd.machine.state import (
     PG_HWPOISON,
     PTE_DIRTY,
     PTE_PRESENT,
+    PTE_PROTNONE,
     PTE_SOFT_DIRTY,
     PTE_UFFD_WP,
     PTE_WRITE,
@@ -189,6 +190,7 @@ def swapin_map(s: State, t: int, k: KernelRecord) -> int:
         try_to_free_swap(s, frame)
     answer = MAP_READ_ONLY if is_ksm(s, frame) else ask(s, t, k, SWAPIN, frame)
     pte = PTE_PRESENT | (pte_of(s, mm, page) & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+    pte = restore_none(s, mm, page, pte)
     writable = may_write(s, mm, page) and (pte & PTE_UFFD_WP) == 0
     if write and answer & MAP_WRITABLE and writable:
         pte |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
@@ -207,7 +209,7 @@ def swapin_map(s: State, t: int, k: KernelRecord) -> int:
     if drop & DROP_AFTER:
         try_to_free_swap(s, frame)
     unlock_page(s, frame)
-    if not write or pte & PTE_WRITE:
+    if not write or pte & (PTE_WRITE | PTE_PROTNONE):
         return int(s.t_return[t])
     batched = found and int(s.vma[mm, page]) & VM_LOCKED and ask(s, t, k, MLOCK_HOLDS, frame)
     if batched:

@@ -1,9 +1,10 @@
 """userfaultfd(2) and its ioctls, as far as they have a part in sharing pages.
 
 A process has one userfaultfd at most; its features are in `mm_uffd`.  A mapping that is registered
-has VM_UFFD_WP; an entry that is protected has PTE_UFFD_WP and is not writable.  What a write fault
-makes of it is in `cow.py` (handle_userfault), what fork and mremap make of it in `fork.py` and
-`vma.py`.  The handler is the process itself: its next call.
+has VM_UFFD_WP; an entry that is protected has PTE_UFFD_WP and is not writable.  Or it has
+VM_UFFD_RWP; then a protected entry is not accessible either (do_uffd_rwp() in `fault.py`).  What a
+write fault makes of it is in `cow.py` (handle_userfault), what fork and mremap make of it in
+`fork.py` and `vma.py`.  The handler is the process itself: its next call.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pageherd.machine.lock import (
     mmap_write_unlock,
     ptl_taken,
 )
-from pageherd.machine.pte import may_write, pte_of, set_pte
+from pageherd.machine.pte import may_write, pte_of, restore_none, set_pte, tracks_access
 from pageherd.machine.questions import GUARD_KNOWS, GUARD_STAYS, UFFD_KNOWS, UFFD_UPGRADES
 from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
@@ -49,6 +50,8 @@ from pageherd.machine.state import (
     PTE_WRITE,
     SEGV,
     UFFD_MOVE,
+    UFFD_RWP,
+    UFFD_RWP_ASYNC,
     UFFD_WP,
     UFFD_WP_ASYNC,
     UFFD_WP_UNPOPULATED,
@@ -59,6 +62,7 @@ from pageherd.machine.state import (
     VM_LOCKED,
     VM_MAPPED,
     VM_READ,
+    VM_UFFD_RWP,
     VM_UFFD_WP,
     VM_WRITE,
     ZERO_FRAME,
@@ -79,10 +83,12 @@ def knows(k: KernelRecord) -> int:
 def userfaultfd(s: State, t: int, k: KernelRecord) -> int:
     """userfaultfd_api(): EINVAL for features that the kernel does not know.
 
-    UFFD_FEATURE_WP_ASYNC brings UFFD_FEATURE_WP_UNPOPULATED with it.
+    UFFD_FEATURE_WP_ASYNC brings UFFD_FEATURE_WP_UNPOPULATED with it, UFFD_FEATURE_RWP_ASYNC needs
+    UFFD_FEATURE_RWP.
     """
     mm, wanted = int(s.t_mm[t]), int(s.t_value[t])
-    if wanted & ~knows(k):
+    half = wanted & UFFD_RWP_ASYNC and (wanted & UFFD_RWP) == 0
+    if half or wanted & ~knows(k):
         s.t_result[t] = SEGV
         return steps.IDLE
     if wanted & UFFD_WP_ASYNC:
@@ -96,17 +102,26 @@ def userfaultfd(s: State, t: int, k: KernelRecord) -> int:
 def uffd_register(s: State, t: int, k: KernelRecord) -> int:
     """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only.
 
-    Not of droppable memory (vma_can_userfault()).
+    Not of droppable memory (vma_can_userfault()).  With UFFDIO_REGISTER_MODE_RWP only of accessible
+    memory, and if the userfaultfd has asked for UFFD_FEATURE_RWP.  A mapping changes its mode only
+    after it was unregistered: EBUSY.
     """
-    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    mm, page, mode = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_value[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
     vma = int(s.vma[mm, page])
-    known = knows(k) & UFFD_WP
+    known = (knows(k) & UFFD_WP) != 0
+    if mode == VM_UFFD_RWP:
+        known = (int(s.mm_uffd[mm]) & UFFD_RWP) != 0 and (vma & (VM_READ | VM_WRITE)) != 0
     s.t_result[t] = SEGV  # EINVAL, ENOMEM
+    other = (VM_UFFD_WP | VM_UFFD_RWP) & ~mode
+    if known and vma & other:
+        s.t_result[t] = BUSY
+        mmap_write_unlock(s, mm)
+        return steps.IDLE
     if known and vma & VM_MAPPED and (vma & (VM_FILE | VM_HUGETLB | VM_DROPPABLE)) == 0:
         split_unless_covered(s, t, k, mm, page, page, page + 1)
-        s.vma[mm, page] = int(s.vma[mm, page]) | VM_UFFD_WP
+        s.vma[mm, page] = int(s.vma[mm, page]) | mode
         vma_modify(s, k, mm, page, page, page + 1)
         s.t_result[t] = OK
     mmap_write_unlock(s, mm)
@@ -119,7 +134,7 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
 @helper
 def is_registered(s: State, mm: int, page: int) -> bool:
     """find_dst_vma(): a mapping of this userfaultfd."""
-    return (int(s.vma[mm, page]) & VM_UFFD_WP) != 0
+    return (int(s.vma[mm, page]) & (VM_UFFD_WP | VM_UFFD_RWP)) != 0
 
 
 @helper
@@ -158,15 +173,48 @@ def unprotect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None
 
 @step(steps.UFFD_PROTECT)
 def uffd_protect(s: State, t: int, k: KernelRecord) -> int:
-    """mwriteprotect_range(): UFFDIO_WRITEPROTECT, on or off; ENOENT where nothing is registered."""
+    """mwriteprotect_range(): UFFDIO_WRITEPROTECT, on or off; ENOENT where nothing is registered.
+
+    Or where it is not for that.
+    """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
         return steps.BLOCKED
     s.t_result[t] = SEGV
-    if is_registered(s, mm, page):
+    if int(s.vma[mm, page]) & VM_UFFD_WP:
         split_huge_pmd(s, t, k, mm, page)
         if s.t_value[t]:
             protect_pte(s, t, k, mm, page)
+        else:
+            unprotect_pte(s, t, k, mm, page)
+        s.cost[COST_TLB_FLUSHES] += 1
+        s.t_result[t] = OK
+    mmap_read_unlock(s, t, mm)
+    return steps.IDLE
+
+
+@helper
+def rwprotect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """change_pte_range(), MM_CP_UFFD_RWP: whatever is there, also the zero page; no marker."""
+    pte = pte_of(s, mm, page)
+    if pte & PTE_MIGRATION:
+        pte = readable_migration_entry(s, t, k, pte)
+    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION | PTE_HWPOISON):
+        pte |= PTE_UFFD_WP
+    s.pte[mm, page] = restore_none(s, mm, page, pte) if pte & PTE_PRESENT else pte
+
+
+@step(steps.UFFD_RWPROTECT)
+def uffd_rwprotect(s: State, t: int, k: KernelRecord) -> int:
+    """mrwprotect_range(): UFFDIO_RWPROTECT, on or off; ENOENT where it is not registered for it."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    s.t_result[t] = SEGV
+    if tracks_access(s, mm, page):
+        split_huge_pmd(s, t, k, mm, page)
+        if s.t_value[t]:
+            rwprotect_pte(s, t, k, mm, page)
         else:
             unprotect_pte(s, t, k, mm, page)
         s.cost[COST_TLB_FLUSHES] += 1
@@ -243,6 +291,7 @@ def is_movable(s: State, t: int, k: KernelRecord, pte: int, frame: int) -> bool:
 def move_pte(s: State, mm: int, page: int, to: int) -> None:
     """The entry moves, marked soft-dirty; a page's is made anew and writable.
 
+    Where all access is tracked it is protected at once.
     The page has the index of its new place.
     """
     pte, target = pte_of(s, mm, page), int(s.pte_to[mm, page])
@@ -251,7 +300,10 @@ def move_pte(s: State, mm: int, page: int, to: int) -> None:
         pte = PTE_PRESENT | PTE_WRITE | (pte & PTE_DIRTY)
     if frame > ZERO_FRAME:
         s.frame_index[frame] = to
-    set_pte(s, mm, to, pte | PTE_SOFT_DIRTY if frame != ZERO_FRAME else pte, target)
+    pte = pte | PTE_SOFT_DIRTY if frame != ZERO_FRAME else pte
+    if tracks_access(s, mm, to):
+        pte |= PTE_UFFD_WP
+    set_pte(s, mm, to, restore_none(s, mm, to, pte) if pte & PTE_PRESENT else pte, target)
     set_pte(s, mm, page, 0, 0)
     if int(s.vma[mm, page]) & VM_ANON_VMA:
         anon_vma_prepare(s, mm, to)

@@ -145,6 +145,9 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("uffd_register", _PAGE, Result.STATUS, "UFFDIO_REGISTER to track writes, 5.7 and later"),
     Verb("uffd_protect", _PAGE, Result.STATUS, "UFFDIO_WRITEPROTECT, 5.7 and later"),
     Verb("uffd_unprotect", _PAGE, Result.STATUS, "UFFDIO_WRITEPROTECT without its mode WP"),
+    Verb("uffd_register_rwp", _PAGE, Result.STATUS, "UFFDIO_REGISTER to track all access, v7.x"),
+    Verb("uffd_rwprotect", _PAGE, Result.STATUS, "UFFDIO_RWPROTECT: no access, v7.x"),
+    Verb("uffd_rwunprotect", _PAGE, Result.STATUS, "UFFDIO_RWPROTECT without its mode RWP"),
     Verb("uffd_copy", (Kind.PAGE, Kind.VALUE), Result.STATUS, "UFFDIO_COPY"),
     Verb("uffd_move", (Kind.PAGE, Kind.PAGE), Result.STATUS, "UFFDIO_MOVE, 6.8 and later"),
     Verb("pagemap_wp", _PAGE, Result.VALUE, "/proc/self/pagemap, bit 57: 1 for a protected page"),
@@ -205,7 +208,7 @@ VERBS: Mapping[str, Verb] = _table(
 
 FILE_VERBS = ("mmap_file", "mmap_shared", "read_file", "write_file")
 FLAG_WORDS = ("write", "force", "longterm", "fast")
-FEATURE_WORDS = ("event-fork", "event-remap", "wp-unpopulated", "wp-async")
+FEATURE_WORDS = ("event-fork", "event-remap", "wp-unpopulated", "wp-async", "rwp", "rwp-async")
 LISTS = {Kind.FLAGS: FLAG_WORDS, Kind.FEATURES: FEATURE_WORDS}  # zero or more of these words
 PROT_WORDS = ("none", "r", "rw")
 STATUS_WORDS = ("ok", "fault", "busy", "full", "notified")

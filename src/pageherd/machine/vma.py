@@ -24,7 +24,9 @@ from pageherd.machine.pte import (
     marked_page,
     may_write,
     pte_of,
+    restore_none,
     set_pte,
+    tracks_access,
     wants_no_notice,
 )
 from pageherd.machine.questions import (
@@ -65,6 +67,7 @@ from pageherd.machine.state import (
     VM_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
+    VM_UFFD_RWP,
     VM_UFFD_WP,
     VM_WIPEONFORK,
     VM_WRITE,
@@ -178,10 +181,10 @@ def change_protection(s: State, t: int, k: KernelRecord, mm: int, page: int, wan
     s.vma[mm, page] = (int(s.vma[mm, page]) & ~(VM_READ | VM_WRITE)) | wanted
     pte = pte_of(s, mm, page)
     if pte & PTE_PRESENT:
-        pte &= ~(PTE_WRITE | PTE_PROTNONE)
+        pte = restore_none(s, mm, page, pte & ~(PTE_WRITE | PTE_PROTNONE))
         s.pte[mm, page] = pte
         s.cost[COST_TLB_FLUSHES] += 1
-        if may_upgrade(s, t, k, mm, page):
+        if (pte & PTE_PROTNONE) == 0 and may_upgrade(s, t, k, mm, page):
             s.pte[mm, page] = pte | PTE_WRITE
     elif pte & PTE_MIGRATION:
         s.pte[mm, page] = readable_migration_entry(s, t, k, pte)
@@ -258,12 +261,14 @@ def mremap_fail(s: State, t: int, k: KernelRecord) -> int:
 @helper
 def leave_userfaultfd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
     """mremap_userfaultfd_prep(): it is not asked to follow.  Some kernels clear the entry's bit."""
-    tracked = (int(s.vma[mm, page]) & VM_UFFD_WP) != 0
+    modes = VM_UFFD_WP | VM_UFFD_RWP
+    tracked = (int(s.vma[mm, page]) & modes) != 0
     if not tracked or int(s.mm_uffd[mm]) & UFFD_EVENT_REMAP:
         return
-    s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_UFFD_WP
+    bits = PTE_UFFD_WP | (PTE_PROTNONE if tracks_access(s, mm, page) else 0)
+    s.vma[mm, page] = int(s.vma[mm, page]) & ~modes
     if pte_of(s, mm, page) & PTE_UFFD_WP and ask(s, t, k, UFFD_MREMAP_CLEARS, 0):
-        s.pte[mm, page] = pte_of(s, mm, page) & ~PTE_UFFD_WP
+        s.pte[mm, page] = pte_of(s, mm, page) & ~bits
 
 
 @helper

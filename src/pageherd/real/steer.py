@@ -43,7 +43,12 @@ CALLS: Final = {
 }
 """Verbs that take a lasting reference, with the decision point that holds their FOLL_ flags."""
 
-_FEATURES: Final = {"wp-unpopulated": 1 << 13, "wp-async": 1 << 15}  # linux/userfaultfd.h
+_FEATURES: Final = {
+    "wp-unpopulated": 1 << 13,
+    "wp-async": 1 << 15,
+    "rwp": 1 << 17,
+    "rwp-async": 1 << 18,
+}  # linux/userfaultfd.h
 _PROTECTIONS: Final = {
     "none": 0,
     "r": mmap.PROT_READ,

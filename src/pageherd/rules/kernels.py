@@ -65,7 +65,12 @@ _NO_MOVE: Final = {
 _BEFORE_6_11: Final = {
     "mmap_droppable": "nothing: EINVAL (MAP_DROPPABLE came with v6.11)",
 }
-_BEFORE_6_13: Final = {
+_NO_RWP: Final = {
+    "uffd_register_rwp": "nothing: EINVAL (UFFD_FEATURE_RWP is of v7.x)",
+    "uffd_rwprotect": "nothing: EINVAL (UFFD_FEATURE_RWP is of v7.x)",
+    "uffd_rwunprotect": "nothing: EINVAL (UFFD_FEATURE_RWP is of v7.x)",
+}
+_BEFORE_6_13: Final = _NO_RWP | {
     "guard": "nothing: EINVAL (MADV_GUARD_INSTALL came with v6.13)",
     "unguard": "nothing: EINVAL (MADV_GUARD_REMOVE came with v6.13)",
 }
@@ -336,6 +341,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "collapse-read-only": "allowed",
             "guard": "marker",
         },
+        absent=_NO_RWP,
     ),
     Row(
         "linux-7.3",
@@ -349,6 +355,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "vma-merge": "sticky-soft-dirty",
             "swap-bypass": "never",
             "guard": "marker-of-its-own",
+            "uffd-features": "rwp",
         },
     ),
     Row(

@@ -17,22 +17,27 @@ from pageherd.machine.state import (
     UFFD_EVENT_FORK,
     UFFD_EVENT_REMAP,
     UFFD_MOVE,
+    UFFD_RWP,
+    UFFD_RWP_ASYNC,
     UFFD_WP,
     UFFD_WP_ASYNC,
     UFFD_WP_UNPOPULATED,
+    VM_UFFD_RWP,
     VM_UFFD_WP,
 )
 from pageherd.rules.base import decision_point, no, yes
 
 _EVENTS = UFFD_EVENT_FORK | UFFD_EVENT_REMAP
 _UNPOPULATED = _EVENTS | UFFD_WP | UFFD_WP_UNPOPULATED
+_MOVE = _UNPOPULATED | UFFD_WP_ASYNC | UFFD_MOVE
 
 FEATURES = decision_point("uffd-features", UFFD_KNOWS, kernel_function="userfaultfd_api")
 FEATURES.value("events", _EVENTS, "events of fork and mremap; v4.11 to v5.6")
 FEATURES.value("write-protect", _EVENTS | UFFD_WP, "UFFDIO_WRITEPROTECT; v5.7 (63b2d4174c4a)")
 FEATURES.value("unpopulated", _UNPOPULATED, "UFFD_FEATURE_WP_UNPOPULATED; v6.4 (2bad466cc9d9)")
 FEATURES.value("async", _UNPOPULATED | UFFD_WP_ASYNC, "UFFD_FEATURE_WP_ASYNC; v6.7 (d61ea1cb0095)")
-FEATURES.value("move", _UNPOPULATED | UFFD_WP_ASYNC | UFFD_MOVE, "UFFDIO_MOVE; v6.8 (adef440691ba)")
+FEATURES.value("move", _MOVE, "UFFDIO_MOVE; v6.8 (adef440691ba)")
+FEATURES.value("rwp", _MOVE | UFFD_RWP | UFFD_RWP_ASYNC, "UFFD_FEATURE_RWP; read in 7.3.4")
 
 FORK = decision_point(
     "uffd-fork",
@@ -53,7 +58,7 @@ def unless_parent_tracks(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 def unless_child_tracks(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """The child's entry keeps the bit if the child's mapping is registered, too."""
-    tracks = int(s.vma[int(s.t_other[t]), int(s.t_page[t])]) & VM_UFFD_WP
+    tracks = int(s.vma[int(s.t_other[t]), int(s.t_page[t])]) & (VM_UFFD_WP | VM_UFFD_RWP)
     return NO if tracks else YES
 
 

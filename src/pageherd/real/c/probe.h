@@ -121,6 +121,7 @@ static void probe(void)
 	report("collapse", thp_error ? thp_error : collapse_works());
 	report("userfaultfd", uffd_works(&no_bit));
 	report("uffd-wp-bit", no_bit);
+	report("uffd-rwp", uffd_rwp_works());
 	ksm_probe(pagemap);
 	report("ksm", ksm_error);
 	ask(kpageflags, frame_in(entry_at(pagemap, scratch)) * sizeof(word), &word);

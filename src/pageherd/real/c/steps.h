@@ -491,13 +491,18 @@ static int open_userfaultfd(struct step *s)
 
 static int register_page(struct step *s)
 {
-	return uffd_register(page_at(s->a), size_at(s->a));
+	return uffd_register(page_at(s->a), size_at(s->a), s->constant);
 }
 
 /* The constant says whether on or off. */
 static int write_protect_page(struct step *s)
 {
 	return uffd_protect(page_at(s->a), size_at(s->a), s->constant);
+}
+
+static int rwprotect_page(struct step *s)
+{
+	return uffd_rwprotect(page_at(s->a), size_at(s->a), s->constant);
 }
 
 static int fill_page(struct step *s)
@@ -568,7 +573,10 @@ static const struct verb {
 	{ .name = "clear_soft_dirty", .run = clear_soft_dirty },
 	{ .name = "pagemap", .run = nothing }, /* the facts after every step say it */
 	{ .name = "userfaultfd", .run = open_userfaultfd },
-	{ .name = "uffd_register", .run = register_page },
+	{ .name = "uffd_register", .run = register_page, .constant = UFFDIO_REGISTER_MODE_WP },
+	{ .name = "uffd_register_rwp", .run = register_page, .constant = UFFDIO_REGISTER_MODE_RWP },
+	{ .name = "uffd_rwprotect", .run = rwprotect_page, .constant = 1 },
+	{ .name = "uffd_rwunprotect", .run = rwprotect_page },
 	{ .name = "uffd_protect", .run = write_protect_page, .constant = 1 },
 	{ .name = "uffd_unprotect", .run = write_protect_page },
 	{ .name = "uffd_copy", .run = fill_page },

@@ -8,6 +8,15 @@
 #ifndef UFFD_FEATURE_WP_ASYNC
 #define UFFD_FEATURE_WP_ASYNC (1 << 15)
 #endif
+#ifndef UFFDIO_RWPROTECT
+struct uffdio_rwprotect {
+	struct uffdio_range range;
+	__u64 mode;
+};
+#define UFFDIO_RWPROTECT _IOWR(UFFDIO, 0x09, struct uffdio_rwprotect)
+#define UFFDIO_REGISTER_MODE_RWP ((__u64)1 << 3)
+#define UFFD_FEATURE_RWP (1 << 17)
+#endif
 #ifndef UFFDIO_MOVE
 struct uffdio_move {
 	__u64 dst, src, len, mode;
@@ -54,10 +63,10 @@ static int uffd_open(uint64_t features)
 	return error;
 }
 
-static int uffd_register(void *page, size_t size)
+static int uffd_register(void *page, size_t size, uint64_t mode)
 {
 	struct uffdio_register range = { .range = { (uintptr_t)page, size },
-					 .mode = UFFDIO_REGISTER_MODE_WP };
+					 .mode = mode };
 
 	if (uffd_owner != getpid() && uffd_open(0))
 		return -EFAULT;
@@ -72,6 +81,15 @@ static int uffd_protect(void *page, size_t size, bool on)
 	if (uffd_owner != getpid())
 		return -EFAULT;
 	return uffd_result(ioctl(uffd, UFFDIO_WRITEPROTECT, &range));
+}
+
+static int uffd_rwprotect(void *page, size_t size, bool on)
+{
+	struct uffdio_rwprotect range = { .range = { (uintptr_t)page, size }, .mode = on };
+
+	if (uffd_owner != getpid())
+		return -EFAULT;
+	return uffd_result(ioctl(uffd, UFFDIO_RWPROTECT, &range));
 }
 
 static int uffd_copy(void *page, void *from, size_t size)
@@ -114,10 +132,21 @@ static int uffd_works(int *bit)
 	*(volatile char *)scratch = 1;
 	error = -uffd_open(0);
 	if (!error)
-		error = -uffd_register(scratch, page_size);
+		error = -uffd_register(scratch, page_size, UFFDIO_REGISTER_MODE_WP);
 	if (!error)
 		error = -uffd_protect(scratch, page_size, true);
 	*bit = !error && uffd_wp_bit(scratch) == 1 ? 0 : EOPNOTSUPP;
 	uffd_close(); /* and nothing is registered any more */
+	return error;
+}
+
+/* Whether all access to anonymous memory can be tracked. */
+static int uffd_rwp_works(void)
+{
+	int error = -uffd_open(UFFD_FEATURE_RWP);
+
+	if (!error)
+		error = -uffd_register(scratch, page_size, UFFDIO_REGISTER_MODE_RWP);
+	uffd_close();
 	return error;
 }
