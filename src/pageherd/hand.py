@@ -236,6 +236,10 @@ class Machine:
         """NUMA balancing looks at a page: `ok` if the next access is noticed, else `busy`."""
         return self.do(Step(KERNEL, "numa_hint", (PageOf(process.name, page.name),)))
 
+    def khugepaged(self, process: Process, page: Page) -> Value:
+        """khugepaged at the huge range that has the page: `ok`, or `busy` where nothing is done."""
+        return self.do(Step(KERNEL, "khugepaged", (PageOf(process.name, page.name),)))
+
     def ksm_zero(self, process: Process, page: Page) -> Value:
         """ksmd with use_zero_pages at a page full of zeros."""
         return self.do(Step(KERNEL, "ksm_zero", (PageOf(process.name, page.name),)))

@@ -1,4 +1,4 @@
-"""Planted faults in guard regions, droppable memory and memory failure."""
+"""Planted faults in guard regions, droppable memory, memory failure, and tracking of access."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ _lookup = sound(steps.SWAPIN_LOOKUP)
 _offline = sound(steps.SOFT_OFFLINE)
 _mremap = sound(steps.MREMAP_MOVE)
 _swapoff = sound(steps.SWAPOFF)
+_rwprotect = sound(steps.UFFD_RWPROTECT)
+_swapin = sound(steps.SWAPIN_MAP)
+_early = sound(steps.FORK_COPY)
 
 
 # -- guard regions ---------------------------------------------------------------------------------
@@ -172,10 +175,12 @@ def mremap_forgets_poison(s: Any, t: int, k: Any) -> int:
     return _mremap(s, t, k)
 
 
-def offline_refuses(s: Any, t: int, k: Any) -> int:
+def offline_forgets_a_reference(s: Any, t: int, k: Any) -> int:
+    frame = s.t_frame[t]
     following = _offline(s, t, k)
-    s.t_result[t] = st.BUSY
-    return steps.IDLE if following == steps.IDLE else following
+    if frame != st.ZERO_FRAME:
+        s.refcount[frame] += 1
+    return following
 
 
 def swapoff_maps_poison(s: Any, t: int, k: Any) -> int:
@@ -185,11 +190,48 @@ def swapoff_maps_poison(s: Any, t: int, k: Any) -> int:
     return _swapoff(s, t, k)
 
 
+# -- userfaultfd that tracks all access, khugepaged ------------------------------------------------
+
+
+def access_is_not_told(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    if s.vma[mm, page] & st.VM_UFFD_RWP:
+        s.pte[mm, page] &= 65535 - st.PTE_UFFD_WP
+    return _fault(s, t, k)
+
+
+def protecting_leaves_access(s: Any, t: int, k: Any) -> int:
+    mm, page, on = s.t_mm[t], s.t_page[t], s.t_value[t]
+    following = _rwprotect(s, t, k)
+    if on:
+        s.pte[mm, page] &= 65535 - st.PTE_PROTNONE
+    return following
+
+
+def swapping_in_gives_access(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    following = _swapin(s, t, k)
+    s.pte[mm, page] &= 65535 - st.PTE_PROTNONE
+    return following
+
+
+def early_copy_gives_access(s: Any, t: int, k: Any) -> int:
+    child, page = s.t_other[t], s.t_page[t]
+    following = _early(s, t, k)
+    s.pte[child, page] &= 65535 - st.PTE_PROTNONE
+    return following
+
+
+def khugepaged_has_no_limits(s: Any, t: int, k: Any) -> int:
+    return steps.COLLAPSE
+
+
 BREAKS_A_PROMISE: dict[str, tuple[int, StepFunction]] = {
     "unguard": (steps.UNGUARD, unguard_forgets_every_entry),
     "held": (steps.RECLAIM_UNMAP, reclaim_drops_what_is_held),
     "put": (steps.MEMORY_FAILURE_END, poison_is_put),
     "mark": (steps.MEMORY_FAILURE, poison_is_not_marked),
+    "offline": (steps.SOFT_OFFLINE, offline_forgets_a_reference),
 }
 
 CONTRADICTS_A_CLAIM: dict[str, tuple[int, StepFunction]] = {
@@ -207,8 +249,12 @@ CONTRADICTS_A_CLAIM: dict[str, tuple[int, StepFunction]] = {
     "poisoned-access": (steps.FAULT, access_ignores_poison),
     "poisoned-fork": (steps.FORK_PAGE, fork_forgets_poison),
     "mremap": (steps.MREMAP_MOVE, mremap_forgets_poison),
-    "offline": (steps.SOFT_OFFLINE, offline_refuses),
     "swapoff": (steps.SWAPOFF, swapoff_maps_poison),
+    "tracked-access": (steps.FAULT, access_is_not_told),
+    "tracking": (steps.UFFD_RWPROTECT, protecting_leaves_access),
+    "tracked-swap": (steps.SWAPIN_MAP, swapping_in_gives_access),
+    "tracked-fork": (steps.FORK_COPY, early_copy_gives_access),
+    "khugepaged": (steps.KHUGEPAGED, khugepaged_has_no_limits),
 }
 
 

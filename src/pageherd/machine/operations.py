@@ -227,6 +227,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "nohugepage": _madvise(VM_NOHUGEPAGE, VM_HUGEPAGE),
         "collapse": _on_page(steps.COLLAPSE),
         "process_madvise_collapse": _on_page(steps.COLLAPSE),
+        "khugepaged": _on_page(steps.KHUGEPAGED),
         "split": _on_page(steps.SPLIT),
         "userfaultfd": _on_page(steps.USERFAULTFD),
         "uffd_register": _register(VM_UFFD_WP),

@@ -8,6 +8,7 @@ from pageherd.machine import (
     fork,
     gup,
     hugetlb,
+    khugepaged,
     ksm,
     lazyfree,
     lru,
@@ -26,5 +27,5 @@ from pageherd.machine import (
 PATHS = (
     *(access, fault, file, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
-    *(migrate, ksm, lazyfree, userfaultfd, numa, memory_failure),
+    *(migrate, ksm, lazyfree, userfaultfd, numa, memory_failure, khugepaged),
 )

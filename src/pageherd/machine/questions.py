@@ -160,7 +160,9 @@ HWPOISON_KSM: Final = 99
 HWPOISON_COUNTS: Final = 100
 HWPOISON_FREE: Final = 101
 SWAPOFF_POISON: Final = 102
-NR_QUESTIONS: Final = 103
+KHUGEPAGED_SHARED: Final = 103
+KHUGEPAGED_LAZYFREE: Final = 104
+NR_QUESTIONS: Final = 105
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,4 +421,10 @@ QUESTIONS: Final = (
     ),
     Question(HWPOISON_FREE, "does MADV_FREE clear a hwpoison entry?", _YES_NO),
     Question(SWAPOFF_POISON, "does swapoff map a poisoned page of the swap cache?", _YES_NO),
+    Question(
+        KHUGEPAGED_SHARED,
+        "of eight pages that khugepaged collapses, how many may others map, too?",
+        (),
+    ),
+    Question(KHUGEPAGED_LAZYFREE, "does khugepaged leave pages that are lazyfree?", _YES_NO),
 )

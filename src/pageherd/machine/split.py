@@ -71,6 +71,8 @@ from pageherd.machine.state import (
     VM_MAPPED,
     VM_NOHUGEPAGE,
     VM_PTE_TABLE,
+    VM_UFFD_RWP,
+    VM_UFFD_WP,
     ZERO_FRAME,
     ask,
 )
@@ -248,10 +250,13 @@ def scan_refuses(s: State, t: int, k: KernelRecord, mm: int, first: int) -> int:
     pages.
     """
     any_table, any_write = False, False
+    armed = (int(s.vma[mm, first]) & (VM_UFFD_WP | VM_UFFD_RWP)) != 0
     for page in range(first, first + int(s.nr_huge)):
         pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
         if pte & PTE_UFFD_WP:
             return BUSY  # SCAN_PTE_UFFD_WP
+        if armed and (pte == 0 or frame == ZERO_FRAME):
+            return BUSY  # SCAN_EXCEED_NONE_PTE: its userfaultfd may want to fill it
         any_table = any_table or (int(s.vma[mm, page]) & VM_PTE_TABLE) != 0
         any_write = any_write or (pte & PTE_WRITE) != 0
         if pte & PTE_PRESENT and is_anon(s, frame):

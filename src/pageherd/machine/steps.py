@@ -143,6 +143,8 @@ MEMORY_FAILURE: Final = 114
 MEMORY_FAILURE_UNMAP: Final = 115
 MEMORY_FAILURE_END: Final = 116
 SOFT_OFFLINE: Final = 117
+# khugepaged.py: khugepaged_scan_mm_slot
+KHUGEPAGED: Final = 119
 # vma.py: mmap(MAP_DROPPABLE)
 MMAP_DROPPABLE: Final = 113
 

@@ -190,6 +190,13 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("ptrace_poke", (Kind.REMOTE, Kind.VALUE), Result.STATUS, "PTRACE_POKEDATA, /proc/PID/mem"),
     # kernel daemons and choices
     Verb("reclaim", (Kind.FRAME,), Result.STATUS, "kswapd: one pass over one page", _KERNEL),
+    Verb(
+        "khugepaged",
+        (Kind.REMOTE,),
+        Result.STATUS,
+        "khugepaged at the huge range that has the page",
+        _KERNEL,
+    ),
     Verb("migrate", (Kind.FRAME,), Result.STATUS, "compaction moves one page", _KERNEL),
     Verb(
         "numa_hint",

@@ -152,7 +152,7 @@ def _moved_on(
             states[0], len(names.processes), len(names.pages), of_head=sight.of_head
         )
         result = "present" if gave == "zero" and not sight.flags else gave
-        if result == "notified" and step.verb != "write":
+        if result == "notified" and step.verb not in ("read", "write"):
             result = "fault"  # EFAULT: with UFFD_FEATURE_SIGBUS nothing waits
         if step.verb in COLLAPSES and result != "ok":
             result = "busy"  # EINVAL, too, says that it is for other reasons than a lack of memory

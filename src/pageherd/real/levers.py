@@ -275,6 +275,7 @@ NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
         "rdma_register": "needs an RDMA device",
         "rdma_register_ro": "needs an RDMA device",
         "writeback": "the end of write-back to a real device cannot be held back",
+        "khugepaged": "nothing tells khugepaged which range to look at",
         "numa_hint": "nothing tells NUMA balancing which page to mark",
         "get": "no call of this kernel takes a lasting reference with these FOLL_ flags",
         "pin": "no call of this kernel takes a lasting pin with these FOLL_ flags",

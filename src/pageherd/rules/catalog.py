@@ -11,6 +11,7 @@ from pageherd.rules import (
     huge,
     hugetlb,
     hwpoison,
+    khugepaged,
     ksm,
     lazyfree,
     migration,
@@ -27,6 +28,7 @@ from pageherd.rules.base import DECLARED, DecisionPoint
 FILES = (
     *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
     *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, guard, hwpoison),
+    khugepaged,
     calls,
 )
 

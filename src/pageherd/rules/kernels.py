@@ -76,7 +76,7 @@ _BEFORE_6_13: Final = _NO_RWP | {
 }
 _BEFORE_6_8: Final = _NO_MOVE | _BEFORE_6_11 | _BEFORE_6_13
 _BEFORE_6_1: Final = _BEFORE_6_8 | {
-    "process_madvise_collapse": "khugepaged (MADV_COLLAPSE came with v6.1)",
+    "process_madvise_collapse": "khugepaged without its limits (MADV_COLLAPSE came with v6.1)",
 }
 _BEFORE_5_4: Final = (
     _NO_POPULATE
@@ -172,6 +172,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "follow-inaccessible": "found",
             "guard": "none",
             "droppable": "unknown",
+            "khugepaged-shared": "none",
+            "khugepaged-lazyfree": "collapsed",
             "hwpoison-ksm": "left",
             "hwpoison-held": "busy",
             "hwpoison-free": "kept",
@@ -199,6 +201,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "io-uring-file": "refused",
             "migration-wait": "without-reference",
             "ksm-reuse": "alone",
+            "khugepaged-shared": "half",
             "huge-reuse": "by-mapcount",
             "huge-zero-write": "small-pages",
             "uffd-features": "write-protect",
@@ -356,6 +359,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "swap-bypass": "never",
             "guard": "marker-of-its-own",
             "uffd-features": "rwp",
+            "khugepaged-lazyfree": "left",
         },
     ),
     Row(
