@@ -167,7 +167,12 @@ def _step(thread: str, word: str, a: int, b: int, value: int, span: int = 1) -> 
         elif kind is Kind.PROT:
             arguments.append(PROT_OF[value])
         elif kind is Kind.FEATURES:
-            bits = {"wp-unpopulated": 1 << 13, "wp-async": 1 << 15}
+            bits = {
+                "wp-unpopulated": 1 << 13,
+                "wp-async": 1 << 15,
+                "rwp": 1 << 17,
+                "rwp-async": 1 << 18,
+            }
             arguments.append(tuple(word for word, bit in bits.items() if value & bit))
         elif not (verb.name == "drain" and value < 0):
             arguments.append(value)

@@ -58,6 +58,7 @@ WEIGHTS: Final = {
     "ptrace_poke": 2,
     "swapoff": 0.2,
     "move": 2,
+    "soft_offline": 1,
     "migrate": 3,
     "ksm": 20,
     "ksm_zero": 4,
@@ -79,11 +80,11 @@ WEIGHTS: Final = {
 so its pins are drawn less often than io_uring's."""
 
 OF_FILES: Final = frozenset((*FILE_VERBS, "mmap_hugetlb"))
-WITHOUT_FILES: Final = frozenset(("pageout", "reclaim", "swapoff"))
-"""Reclaim takes pages of the file, too, which the machine leaves alone."""
+WITHOUT_FILES: Final = frozenset(("pageout", "reclaim", "swapoff", "soft_offline"))
+"""Reclaim takes pages of the file, too, which the machine leaves alone; so does soft offline."""
 WITHOUT_KSM: Final = frozenset(("swapoff",))
 """It goes from process to process and copies merged pages; the machine goes from slot to slot."""
-WITHOUT_RANGES: Final = frozenset(("reclaim", "swapoff", "mlock"))
+WITHOUT_RANGES: Final = frozenset(("reclaim", "swapoff", "mlock", "soft_offline"))
 """After fork a range with a locked part is two VMAs alike; the machine takes them for one."""
 OF_RANGES: Final = frozenset(
     ("hugepage", "nohugepage", "collapse", "process_madvise_collapse", "split")

@@ -36,8 +36,8 @@ SWAPPED_BIT: Final = 62
 ALONE_BIT: Final = 56
 SOFT_DIRTY_BIT: Final = 55
 MARKER: Final = -1  # a marker of userfaultfd reads as an entry of a swap device of its own
-GUARD: Final = -2  # and so does that of a guard region
-POISON: Final = -3  # a hwpoison entry names its frame likewise; so far on from here
+GUARD: Final = 1 << 40  # and so does that of a guard region
+POISON: Final = 1 << 41  # a hwpoison entry names its frame likewise; so far on from here
 FRAME_MASK: Final = (1 << 55) - 1
 
 # include/uapi/linux/kernel-page-flags.h, and the owner-2 bit (v6.12; MAPPEDTODISK before)
@@ -154,7 +154,7 @@ def model_page(s: State, mm: int, page: int, *, of_head: bool = False) -> Page:
     if pte & st.PTE_GUARD:
         return Page("swapped", slot=GUARD, soft_dirty=soft_dirty)
     if pte & st.PTE_HWPOISON:
-        return Page("swapped", slot=POISON - to, soft_dirty=soft_dirty)
+        return Page("swapped", slot=POISON + to, soft_dirty=soft_dirty)
     if pte == st.PTE_UFFD_WP:
         return Page("swapped", slot=MARKER, soft_dirty=soft_dirty)
     if not pte & st.PTE_PRESENT:
