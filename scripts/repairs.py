@@ -28,7 +28,10 @@ from pageherd.search.hunt import hunt
 from pageherd.search.program import Program, program_of
 
 PROPOSALS = tuple(row.name for row in kernels.ROWS if row.proposal)
-ELSEWHERE = ("ksm", "huge", "hugetlb", "migration", "move", "collapse", "lazyfree", "swapout")
+ELSEWHERE = (
+    *("ksm", "huge", "hugetlb", "migration", "move", "collapse", "lazyfree", "swapout"),
+    *("guard", "droppable", "hwpoison", "swapoff-poison", "khugepaged"),
+)
 FIRST = 20_000  # states of a first look, which finds most that breaks
 MOST = 5  # changes together
 
