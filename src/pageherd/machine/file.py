@@ -22,6 +22,7 @@ from pageherd.machine.lock import (
     trylock_page,
     unlock_page,
 )
+from pageherd.machine.lru import lru_cache_add
 from pageherd.machine.pte import (
     file_value,
     is_shared,
@@ -60,12 +61,14 @@ MAP_HUGETLB: Final = 2  # of no file of ours: anonymous hugetlb
 
 
 @helper
-def cached_page(s: State, file: int) -> int:
+def cached_page(s: State, t: int, file: int) -> int:
     """shmem_get_folio(): the frame of a page of the file, a new one with zeros if there is none."""
     if s.file_frame[file] == 0:
         frame = alloc_frame(s)  # its reference is the page cache's
         set_flag(s, frame, PG_FILE)
+        s.frame_index[frame] = file
         s.file_frame[file] = frame + 1
+        lru_cache_add(s, t, frame)
     return int(s.file_frame[file]) - 1
 
 
@@ -120,7 +123,7 @@ def file_fault(s: State, t: int, k: KernelRecord) -> int:
     file = int(s.vma_file[mm, page]) - 1
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, file)
+    frame = cached_page(s, t, file)
     trylock_page(s, t, frame)
     hold_frame(s, t, frame)
     if (int(s.t_fault[t]) & FAULT_WRITE) == 0 or is_shared(s, mm, page):
@@ -184,6 +187,8 @@ def file_map(s: State, t: int, k: KernelRecord) -> int:
 @step(steps.READ_FILE)
 def read_file(s: State, t: int, k: KernelRecord) -> int:
     """pread() of the memfd: shmem_file_read_iter() gives zeros for a hole, and fills none."""
+    if busy_in_cache(s, t, int(s.t_page[t])):
+        return steps.BLOCKED
     s.t_result[t] = file_value(s, int(s.t_page[t]))
     return steps.IDLE
 
@@ -194,7 +199,7 @@ def write_file(s: State, t: int, k: KernelRecord) -> int:
     file = int(s.t_page[t])
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, file)
+    frame = cached_page(s, t, file)
     s.content[frame] = s.t_value[t]
     note_file_store(s, frame, int(s.t_value[t]))
     s.t_result[t] = OK

@@ -53,6 +53,7 @@ from pageherd.machine.state import (
     OK,
     PG_DIRTY,
     PG_EXCLUSIVE,
+    PG_FILE,
     PG_ISOLATED,
     PG_LAZYFREE,
     PG_LRU,
@@ -148,7 +149,7 @@ def reclaim_isolate(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     frame = compound_head(s, int(s.t_frame[t]))
     s.t_frame[t] = frame
-    if not isolate_lru_page(s, t, frame):
+    if has_flag(s, frame, PG_FILE) or not isolate_lru_page(s, t, frame):
         s.t_result[t] = BUSY
         return int(s.t_return[t])
     return steps.RECLAIM_LOCK

@@ -137,12 +137,17 @@ def mark_batch_soft_dirty(s: State, t: int, k: KernelRecord, mm: int, page: int)
 
 
 @helper
-def readable_migration_entry(s: State, t: int, k: KernelRecord, pte: int) -> int:
-    """make_readable_migration_entry(): some kernels keep in mind that the page was exclusive."""
+def readable_migration_entry(
+    s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int
+) -> int:
+    """make_readable_migration_entry(): some kernels keep in mind that the page was exclusive.
+
+    Not that of a shared mapping, which may be written through several entries.
+    """
     if (pte & PTE_WRITE) == 0:
         return pte
-    kept = PTE_SWP_EXCLUSIVE if ask(s, t, k, MIGRATION_EXCLUSIVE, 0) else 0
-    return (pte & ~PTE_WRITE) | kept
+    exclusive = not is_shared(s, mm, page) and ask(s, t, k, MIGRATION_EXCLUSIVE, 0) != 0
+    return (pte & ~PTE_WRITE) | (PTE_SWP_EXCLUSIVE if exclusive else 0)
 
 
 @helper
@@ -163,7 +168,7 @@ def change_protection(s: State, t: int, k: KernelRecord, mm: int, page: int, wan
         if may_upgrade(s, t, k, mm, page):
             s.pte[mm, page] = pte | PTE_WRITE
     elif pte & PTE_MIGRATION:
-        s.pte[mm, page] = readable_migration_entry(s, t, k, pte)
+        s.pte[mm, page] = readable_migration_entry(s, t, k, mm, page, pte)
     vma_modify(s, k, mm, page, int(s.t_first[t]), int(s.t_end[t]))
 
 

@@ -104,7 +104,7 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
     program = _Program(rng, huge, ksm)
     left_out = OF_FILES | OF_RANGES
     if drawn < 1:
-        left_out = WITHOUT_FILES | MOVES | OF_RANGES
+        left_out = WITHOUT_FILES | OF_RANGES | (MOVES if drawn < 0.5 else {"mmap_hugetlb"})
     elif huge:
         left_out = OF_FILES | MOVES | WITHOUT_RANGES
     left_out |= WITHOUT_KSM if ksm else ksmd.VERBS
