@@ -173,6 +173,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "mmap_hugetlb": lambda o: replace(_zap(TAKE_OVER, steps.MMAP_FILE)(o), fault=MAP_HUGETLB),
         "read_file": _on_page(steps.READ_FILE),
         "write_file": _on_page(steps.WRITE_FILE),
+        "sync_file": _on_page(steps.SYNC_FILE),
         "munmap": _zap(UNMAP),
         "dontneed": _zap(KEEP),
         "exit": _exit,

@@ -151,7 +151,8 @@ NUMA_GUP_FAULTS: Final = 93
 SWAPOUT_ZEROS: Final = 94
 FOLLOW_INACCESSIBLE: Final = 95
 VMA_MERGE: Final = 96
-NR_QUESTIONS: Final = 97
+FILE_PINS: Final = 97
+NR_QUESTIONS: Final = 98
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +260,7 @@ QUESTIONS: Final = (
         "does a forced write that has broken COW go on as a read?",
         _YES_NO,
     ),
-    Question(IO_URING_FILE, "does io_uring take buffers in a mapping of a memfd?", _YES_NO),
+    Question(IO_URING_FILE, "does io_uring take buffers in a mapping of a file?", _YES_NO),
     Question(
         HUGETLB_REUSE,
         "may a write or unshare fault reuse the hugetlb page it hit?",
@@ -397,6 +398,11 @@ QUESTIONS: Final = (
     Question(
         FOLLOW_INACCESSIBLE,
         "do KSM and move_pages() find a page of memory that may not be accessed?",
+        _YES_NO,
+    ),
+    Question(
+        FILE_PINS,
+        "does GUP take a page to write of a shared mapping whose writes a file system must notice?",
         _YES_NO,
     ),
     Question(VMA_MERGE, "which VMAs alike become one, and how: the MERGES_ bits", ()),

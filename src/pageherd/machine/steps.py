@@ -136,4 +136,11 @@ UFFD_MOVE: Final = 101
 # numa.py: change_prot_numa
 NUMA_HINT: Final = 102
 
+# file.py: wp_page_shared
+WP_MKWRITE: Final = 103
+# sync.py: sync_file_range, write-back of a page of a file
+SYNC_FILE: Final = 104
+SYNC_MKCLEAN: Final = 105
+SYNC_WRITE: Final = 106
+
 NR_STEPS: Final = 120

@@ -94,8 +94,8 @@ def may_upgrade(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """
     if not may_write(s, mm, page) or is_hugetlb(s, mm, page):
         return False
-    if is_shared(s, mm, page):
-        return wants_no_notice(s, mm, page)
+    if wants_no_notice(s, mm, page):
+        return True
     marked = marked_page(s, pte_of(s, mm, page), int(s.pte_to[mm, page]))
     return ask(s, t, k, MPROTECT_UPGRADE, marked) != 0
 

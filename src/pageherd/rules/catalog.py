@@ -6,6 +6,7 @@ from pageherd.rules import (
     calls,
     counting,
     counting_proposals,
+    file,
     fork,
     huge,
     hugetlb,
@@ -24,7 +25,7 @@ from pageherd.rules.base import DECLARED, DecisionPoint
 
 FILES = (
     *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
-    *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, calls),
+    *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, file, calls),
 )
 
 POINTS: Final[dict[str, DecisionPoint]] = dict(

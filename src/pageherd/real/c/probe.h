@@ -69,6 +69,7 @@ static void probe(void)
 	report("populate", madvise(scratch, page_size, MADV_POPULATE_READ) ? errno : 0);
 	report("soft-dirty", soft_dirty_works(pagemap));
 	report("forced-writes", forced_write_works());
+	report("tmpfile", -disk_file_open());
 	report("hugetlb", -huge_page_works());
 	error = find_nodes();
 	report("nodes", error);
