@@ -10,10 +10,12 @@ from pageherd.machine import state as st
 from pageherd.machine import steps
 from pageherd.machine.file import remove_from_page_cache
 from pageherd.machine.folio import clear_flag, has_flag, page_count
+from pageherd.machine.pte import set_pte
 from planted import StepFunction, caught, contradicted, sound
 
 _file_map = sound(steps.FILE_MAP)
 _mkwrite = sound(steps.WP_MKWRITE)
+_mkclean = sound(steps.SYNC_MKCLEAN)
 _sync_write = sound(steps.SYNC_WRITE)
 _unmap = sound(steps.RECLAIM_UNMAP)
 _write = sound(steps.RECLAIM_WRITE)
@@ -42,8 +44,13 @@ def mkwrite_keeps_its_reference(s: Any, t: int, k: Any) -> int:
     return _mkwrite(s, t, k)
 
 
-def writeback_leaves_the_mappings_writable(s: Any, t: int, k: Any) -> int:
-    return steps.SYNC_WRITE
+def writeback_unmaps_without_counting(s: Any, t: int, k: Any) -> int:
+    before = s.t_value[t]
+    following = _mkclean(s, t, k)
+    if s.t_value[t] > before:
+        mm, page = (s.t_value[t] - 1) // s.nr_pages, (s.t_value[t] - 1) % s.nr_pages
+        set_pte(s, mm, page, 0, 0)
+    return following
 
 
 def writeback_writes_nothing(s: Any, t: int, k: Any) -> int:
@@ -105,7 +112,7 @@ FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.FILE_MAP, first_store_tells_nobody),
     (steps.WP_MKWRITE, later_store_tells_nobody),
     (steps.WP_MKWRITE, mkwrite_keeps_its_reference),
-    (steps.SYNC_MKCLEAN, writeback_leaves_the_mappings_writable),
+    (steps.SYNC_MKCLEAN, writeback_unmaps_without_counting),
     (steps.SYNC_WRITE, writeback_writes_nothing),
     (steps.SYNC_WRITE, writeback_keeps_its_reference),
     (steps.RECLAIM_WRITE, reclaim_drops_a_dirty_page),
