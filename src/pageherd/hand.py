@@ -419,11 +419,11 @@ class Process:
         return chosen
 
     def mmap_file(self, page: Page | str, of: Page | None = None) -> Page:
-        """A private mapping of the memfd's page of that name, or of the page `of`."""
+        """A private mapping of the file's page of that name, or of the page `of`."""
         return self._map("mmap_file", page, of)
 
     def mmap_shared(self, page: Page | str, of: Page | None = None) -> Page:
-        """A shared mapping of the memfd's page of that name, or of the page `of`."""
+        """A shared mapping of the file's page of that name, or of the page `of`."""
         return self._map("mmap_shared", page, of)
 
     def mmap_hugetlb(self, page: Page | str) -> Page:

@@ -400,10 +400,10 @@ QUESTIONS: Final = (
         "do KSM and move_pages() find a page of memory that may not be accessed?",
         _YES_NO,
     ),
+    Question(VMA_MERGE, "which VMAs alike become one, and how: the MERGES_ bits", ()),
     Question(
         FILE_PINS,
         "does GUP take a page to write of a shared mapping whose writes a file system must notice?",
         _YES_NO,
     ),
-    Question(VMA_MERGE, "which VMAs alike become one, and how: the MERGES_ bits", ()),
 )

@@ -61,7 +61,7 @@ def sync_mkclean(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.SYNC_WRITE)
 def sync_write(s: State, t: int, k: KernelRecord) -> int:
-    """The disk has what the page held when it was read; whoever has a reference may store later."""
+    """do_writepages(): the disk gets what the page holds; later stores may go by references."""
     frame = int(s.t_frame[t])
     clear_flag(s, frame, PG_DIRTY)
     s.file_content[int(s.frame_index[frame])] = s.content[frame]
