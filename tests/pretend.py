@@ -16,6 +16,7 @@ from typing import Any, Final
 from pageherd.litmus.syntax import (
     KERNEL,
     Argument,
+    FileLine,
     Group,
     Huge,
     PageOf,
@@ -108,6 +109,7 @@ def _decoded(lines: Sequence[Sequence[str]], device: str) -> Decoded:
     (head, name, *numbers), *rest = lines
     processes, pages, repeat, facts, drained = map(int, numbers)
     owners = [(int(p), int(cpu)) for word, p, cpu in (x for x in rest if x[0] == "thread")]
+    files = tuple(FileLine("tmpfile") for x in rest if x == ["file", "tmpfile"])
     names = [f"P{p}" for p in range(processes)]
     huge = tuple(
         Huge(f"h{first}", tuple(f"g{n}" for n in range(int(first), int(first) + int(count))))
@@ -119,7 +121,7 @@ def _decoded(lines: Sequence[Sequence[str]], device: str) -> Decoded:
     body: list[Step | Group] = []
     group = 0
     for word, *fields in rest:
-        if word in ("thread", "range"):
+        if word in ("thread", "range", "file"):
             continue
         thread, number = int(fields[0]), int(fields[1])
         step = _step(KERNEL if thread < 0 else threads[thread], fields[2], *map(int, fields[3:]))
@@ -140,6 +142,7 @@ def _decoded(lines: Sequence[Sequence[str]], device: str) -> Decoded:
         ),
         pages=tuple(f"g{n}" for n in range(pages)),
         cpus=tuple(Placement(threads[t], cpu) for t, (_, cpu) in enumerate(owners) if cpu),
+        files=files,
         swap=Swap(kinds.get(device, "none")),
         lru_batches=0 if drained else BATCH,
         huge=huge,

@@ -29,7 +29,10 @@ from pageherd.litmus.format import format_test
 from pageherd.litmus.parsing import parse
 from pageherd.litmus.syntax import (
     KERNEL,
+    MEMFD,
     Argument,
+    FileKind,
+    FileLine,
     Keeps,
     PageOf,
     Step,
@@ -50,7 +53,7 @@ from pageherd.machine.verbs import VERBS, Result
 from pageherd.promises.table import DEFAULT, PROMISES
 from pageherd.rules import kernels
 from pageherd.rules.choose import choose, record
-from pageherd.search.program import SWAP_KINDS, Names, empty_state, operation_of
+from pageherd.search.program import FILE_KINDS, SWAP_KINDS, Names, empty_state, operation_of
 from pageherd.search.store import leaks, step_checked
 from pageherd.search.verdict import plain
 
@@ -84,6 +87,7 @@ class Machine:
 
     Args:
         kernel: a kernel's name, with changes if wanted, or a user's file of rules.
+        file: what kind of file there is: `memfd`, or `tmpfile`, of a disk file system.
         swap: the swap device: `disk`, `slow` (write-back ends when told to), `zram`, `none`.
         stable_writes: whether the device needs pages to be stable under write-back.
         lru_batches: how many pages a CPU's LRU batch holds before it drains; 0: none.
@@ -108,6 +112,7 @@ class Machine:
         self,
         kernel: str = "linux-6.1",
         *,
+        file: FileKind = MEMFD,
         swap: SwapKind = "disk",
         stable_writes: bool = False,
         lru_batches: int = 0,
@@ -115,6 +120,7 @@ class Machine:
     ) -> None:
         self.kernel = choose(kernel)
         self._record = record(self.kernel)
+        self._file = file
         self._swap = Swap(swap, stable_writes)
         self._batches = lru_batches
         self._on_breach = on_breach
@@ -128,6 +134,7 @@ class Machine:
         head = self._states[0]
         head["nr_mms"] = TEST.mms
         head["nr_frames"] = TEST.frames
+        head["file_kind"] = FILE_KINDS[file]
         head["swap_kind"] = SWAP_KINDS[swap]
         head["swap_stable_writes"] = int(stable_writes)
         head["batch_limit"] = lru_batches
@@ -210,6 +217,7 @@ class Machine:
             tuple(Keeps(promise) for promise in ask),
             threads=tuple(Thread(t.thread, t.name) for t in self._threads if t.thread != t.name),
             pages=tuple(page.name for page in self._pages),
+            files=() if self._file == MEMFD else (FileLine(self._file),),
             swap=self._swap,
             lru_batches=self._batches,
         )
@@ -415,11 +423,11 @@ class Process:
         return chosen
 
     def mmap_file(self, page: Page | str, of: Page | None = None) -> Page:
-        """A private mapping of the memfd's page of that name, or of the page `of`."""
+        """A private mapping of the file's page of that name, or of the page `of`."""
         return self._map("mmap_file", page, of)
 
     def mmap_shared(self, page: Page | str, of: Page | None = None) -> Page:
-        """A shared mapping of the memfd's page of that name, or of the page `of`."""
+        """A shared mapping of the file's page of that name, or of the page `of`."""
         return self._map("mmap_shared", page, of)
 
     def mmap_hugetlb(self, page: Page | str) -> Page:
@@ -436,12 +444,16 @@ class Process:
         return chosen
 
     def read_file(self, page: Page) -> Value:
-        """pread() of a page of the memfd."""
+        """pread() of a page of the file."""
         return self._do("read_file", page)
 
     def write_file(self, page: Page, value: int) -> None:
-        """pwrite() to a page of the memfd."""
+        """pwrite() to a page of the file."""
         self._must("write_file", page, value)
+
+    def sync_file(self, page: Page) -> None:
+        """sync_file_range(): a dirty page of the file is written to its disk."""
+        self._must("sync_file", page)
 
     def munmap(self, page: Page) -> None:
         """munmap()."""

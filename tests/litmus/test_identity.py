@@ -103,6 +103,14 @@ def test_what_is_meaning_counts(text: str, old: str, new: str) -> None:
     assert of(text.replace(old, new)) != of(text)
 
 
+def test_the_kind_of_file_counts_where_there_is_one() -> None:
+    head = "test t\nprocesses P\npages a\n"
+    kinds = "file tmpfile in two\nvariant one {\n}\nvariant two {\n}\nprepare\n"
+    plain, both = of(head + "P: mmap_file a\n"), head + kinds + "P: mmap_file a\n"
+    assert of(both, "one") == plain != of(both, "two")
+    assert of(head + "file tmpfile\nP: mmap a\n") == of(head + "P: mmap a\n")
+
+
 def test_variants_differ() -> None:
     assert of(COW, "base") != of(COW, "base-swap")
 

@@ -82,6 +82,19 @@ MISTAKES = [
     (HEAD + "variant u {\n}\nvariant u {\n}\nprepare\nP: exit\n", "6:9", "declared twice"),
     # settings
     (HEAD + "shelf x\nshelf y\n", "5:1", "'shelf' is said twice"),
+    (HEAD + "file tmpfil\n", "4:6", "did you mean 'tmpfile'?"),
+    (HEAD + "file memfd\nfile tmpfile\n", "5:1", "'file' is said twice"),
+    (HEAD + "file tmpfile in base\nP: exit\n", "4:17", "this test has no variants"),
+    (
+        HEAD + "file tmpfile in on\nvariant one {\n}\nprepare\nP: exit\n",
+        "4:17",
+        "did you mean 'one'?",
+    ),
+    (
+        HEAD + "file tmpfile in one\nfile memfd in one\nvariant one {\n}\nprepare\nP: exit\n",
+        "5:15",
+        "the file of 'one' is said twice",
+    ),
     (HEAD + "swap dsk\n", "4:6", "did you mean 'disk'?"),
     (HEAD + "swap disk stable\n", "4:11", "no swap option named 'stable'"),
     (HEAD + "swap none stable-writes\n", "4:11", "without a swap device"),

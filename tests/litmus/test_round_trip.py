@@ -15,6 +15,8 @@ from pageherd.litmus.syntax import (
     Comparison,
     Condition,
     Copies,
+    FileKind,
+    FileLine,
     Group,
     Keeps,
     KernelRange,
@@ -41,6 +43,7 @@ TEXT = st.text(
     st.characters(exclude_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")), max_size=20
 )
 POLARITIES: tuple[Polarity, ...] = ("forbid", "allow", "require")
+FILE_KINDS: tuple[FileKind, ...] = ("memfd", "tmpfile")
 SWAP_KINDS: tuple[SwapKind, ...] = ("disk", "slow", "zram", "none")
 WORDS = {Result.STATUS: ("ok", "fault"), Result.STATE: ("absent", "swapped"), Result.VALUE: ()}
 
@@ -180,6 +183,13 @@ class Author:
             asked.append(Copies(operator, number, self.claims(variants)))  # type: ignore[arg-type]
         return tuple(asked)
 
+    def files(self, variants: list[str]) -> tuple[FileLine, ...]:
+        only = self.draw(st.sets(st.sampled_from(variants))) if variants else set()
+        lines = [FileLine(self.draw(st.sampled_from(FILE_KINDS)), (name,)) for name in sorted(only)]
+        if self.draw(st.booleans()):
+            lines.append(FileLine("tmpfile"))
+        return tuple(lines)
+
     def test(self) -> Test:
         names = [["base"], ["one", "two.x"], []][self.draw(st.integers(0, 2))]
         variants = tuple(
@@ -210,6 +220,7 @@ class Author:
             pages=tuple(self.pages),
             cpus=tuple(Placement(name, self.draw(st.integers(0, 3))) for name in sorted(placed)),
             swap=Swap(disk, disk != "none" and self.draw(st.booleans())),
+            files=self.files(names),
             lru_batches=self.draw(st.integers(0, 31)),
             variants=variants,
             body=tuple(body),

@@ -16,7 +16,7 @@ from hypothesis import strategies as some
 from pageherd.litmus import format_test, parse
 from pageherd.litmus.check import check
 from pageherd.litmus.limits import MAX_PROCESSES, MAX_REFERENCES, MAX_STEPS
-from pageherd.litmus.syntax import SwapKind
+from pageherd.litmus.syntax import Step, SwapKind, Test
 from pageherd.real.generate import WEIGHTS, random_test, steerable_verbs
 from pageherd.real.steer import NotSteerable, encode, steer
 from pageherd.rules.choose import choose
@@ -113,3 +113,16 @@ def test_most_programs_are_steerable(kernel: str) -> None:
         except NotSteerable:
             refused += 1
     assert refused < 60
+
+
+def test_some_random_programs_have_a_file_and_some_of_these_one_on_disk() -> None:
+    def kinds(verbs: list[str]) -> Counter[str]:
+        tests = [random_test(seed, 16, verbs, "disk") for seed in range(300)]
+        mapped = {"mmap_file", "mmap_shared"}
+        return Counter(test.file_of("base") for test in tests if mapped & used(test))
+
+    def used(test: Test) -> set[str]:
+        return {step.verb for step in test.body if isinstance(step, Step)}
+
+    assert min(kinds(list(WEIGHTS)).values()) > 10
+    assert set(kinds([verb for verb in WEIGHTS if verb != "sync_file"])) == {"memfd"}

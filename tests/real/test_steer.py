@@ -206,3 +206,16 @@ def test_words_are_numbers_and_names_of_levers_only() -> None:
         "step 0 0 mmap 0 0 0\nstep 0 0 write 0 0 65535\nstep 0 0 mprotect 0 0 0\n"
         "step 0 0 read 0 0 0\nstep -1 0 drain 0 0 1\nrun\n"
     )
+
+
+def test_a_file_on_disk_is_asked_for_where_the_test_has_one() -> None:
+    head = "processes P\npages m\nfile tmpfile in disk\n"
+    kinds = "variant memory {\n}\nvariant disk {\n}\nvariant none {\n  P: mmap m\n}\n"
+    test = parse(f"test t\n{head}{kinds}prepare\nP: mmap_file m\n")
+    (memory,) = steer(test, "memory", choose("linux-6.12"))
+    (disk,) = steer(test, "disk", choose("linux-6.12"))
+    assert "tmpfile" not in memory.needs
+    assert "file tmpfile" not in encode(memory, "none").splitlines()
+    assert "tmpfile" in disk.needs
+    assert "file tmpfile" in encode(disk, "none").splitlines()
+    assert disk.program.first["file_kind"] != memory.program.first["file_kind"]

@@ -14,6 +14,9 @@ from pageherd.litmus.limits import MAX_CPUS, MAX_LRU_BATCH
 from pageherd.litmus.reader import TEST_FORM, Reader, place_of
 from pageherd.litmus.source import Source
 from pageherd.litmus.syntax import (
+    MEMFD,
+    FileKind,
+    FileLine,
     Group,
     Huge,
     Place,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     Node: TypeAlias = Tree[Token]
 
+FILE_KINDS = ("memfd", "tmpfile")
 SWAP_KINDS = ("disk", "slow", "zram", "none")
 
 
@@ -56,6 +60,7 @@ class _Head:
         self.pages: list[str] = []
         self.huge: list[Huge] = []
         self.cpus: list[Placement] = []
+        self.files: list[FileLine] = []
         self.swap = Swap()
         self.lru_batches = 0
         self.places: dict[tuple[str, int], Place] = {}
@@ -75,6 +80,7 @@ class _Builder:
             "pages": self.pages,
             "huge": self.huge,
             "cpu": self.cpu,
+            "file": self.file,
             "swap": self.swap,
             "lru_batches": self.lru_batches,
         }
@@ -109,6 +115,7 @@ class _Builder:
             pages=tuple(head.pages),
             huge=tuple(head.huge),
             cpus=tuple(head.cpus),
+            files=tuple(head.files),
             swap=head.swap,
             lru_batches=head.lru_batches,
             variants=tuple(variants),
@@ -170,6 +177,24 @@ class _Builder:
         for name in names:
             self.note_place("cpu", len(self.head.cpus), name)
             self.head.cpus.append(Placement(str(name), cpu))
+
+    def file(self, children: list[Any]) -> None:
+        keyword, kind, variants = children
+        names = variants.children if variants else []
+        if kind not in FILE_KINDS:
+            raise self.reader.unknown(kind, "kind of file", FILE_KINDS)
+        if not names:
+            self.once("file", keyword)
+            self.note_place("file", 0, keyword)
+            if kind == MEMFD:  # the default
+                return
+        line = FileLine(
+            cast("FileKind", str(kind)),
+            tuple(str(name) for name in names),
+            place_of(keyword),
+            tuple(place_of(name) for name in names),
+        )
+        self.head.files.append(line)
 
     def swap(self, children: list[Any]) -> None:
         keyword, kind, *options = children

@@ -59,6 +59,7 @@ def _check_head(test: Test, source: Source) -> None:
         )
     _check_different(test, source)
     _check_huge(test, source)
+    _check_files(test, source)
     _limit(test, source, "process", len(test.processes), limits.MAX_PROCESSES)
     most_threads = limits.MAX_THREADS - len(test.processes)
     _limit(test, source, "thread", len(test.threads), most_threads)
@@ -101,6 +102,20 @@ def _check_huge(test: Test, source: Source) -> None:
             hint = "as in: pages a b c d, and: huge h = c d"
             message = "a huge range is consecutive pages from a multiple of its size on"
             raise source.error(place, message, hint)
+
+
+def _check_files(test: Test, source: Source) -> None:
+    """Every variant has one kind of file."""
+    said: set[str] = set()
+    for line in test.files:
+        for name, place in zip(line.variants, line.variant_places, strict=False):
+            if not test.variants:
+                raise source.error(place, "this test has no variants", "leave 'in' out")
+            if name not in test.variant_names:
+                raise _unknown(source, place, "variant", name, test.variant_names)
+            if name in said:
+                raise source.error(place, f"the file of '{name}' is said twice")
+            said.add(name)
 
 
 def _limit(test: Test, source: Source, what: str, number: int, most: int) -> None:

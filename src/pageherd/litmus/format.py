@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from pageherd.litmus.syntax import (
+    MEMFD,
     And,
     Claim,
     Comment,
@@ -157,6 +158,11 @@ def _declarations(test: Test) -> Iterator[_Line]:
         names = " ".join(placement.thread for _, placement in placed)
         where = places("cpu", *(index for index, _ in placed))
         yield _line(f"on cpu {cpu}: {names}", *where)
+    if not any(line.kind != MEMFD and not line.variants for line in test.files):
+        yield _line("", *places("file", 0))
+    for file in test.files:
+        only = f" in {' '.join(file.variants)}" if file.variants else ""
+        yield _line(f"file {file.kind}{only}", file.place)
     stable = " stable-writes" if test.swap.stable_writes else ""
     swap = f"swap {test.swap.kind}{stable}" if test.swap != Swap() else ""
     yield _line(swap, *places("swap", 0))

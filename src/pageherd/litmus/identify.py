@@ -11,6 +11,7 @@ from hashlib import blake2b
 
 from pageherd.litmus.syntax import (
     KERNEL,
+    MEMFD,
     Argument,
     Comparison,
     Condition,
@@ -25,7 +26,7 @@ from pageherd.litmus.syntax import (
     Test,
     steps_of,
 )
-from pageherd.machine.verbs import STATE_WORDS, STATUS_WORDS, VERBS, Kind
+from pageherd.machine.verbs import FILE_VERBS, STATE_WORDS, STATUS_WORDS, VERBS, Kind
 
 # Part of what is hashed: to be raised when the meaning of the language changes.
 _LANGUAGE = "litmus 1"
@@ -49,6 +50,8 @@ class _Plain:
         test = self.test
         yield f"swap {test.swap.kind} {test.swap.stable_writes}"
         yield f"batches {test.lru_batches}"
+        if self.uses_file() and test.file_of(self.variant) != MEMFD:
+            yield f"file {test.file_of(self.variant)}"
         if self.uses_ranges():
             for page in test.pages:
                 self.name("page", page)
@@ -65,6 +68,11 @@ class _Plain:
             else:
                 yield self.step(part)
         yield from map(self.question, test.questions)
+
+    def uses_file(self) -> bool:
+        """Whether it matters what kind of file it is."""
+        steps = steps_of(self.test.variant_steps(self.variant))
+        return any(step.verb in FILE_VERBS for step in steps)
 
     def uses_ranges(self) -> bool:
         """Whether it matters which pages make a huge range: whether a step names one."""

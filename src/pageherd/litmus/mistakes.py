@@ -38,6 +38,7 @@ FORMS: Final = {
     "threads": "threads T1 T2 of P",
     "pages": "pages a b",
     "on": "on cpu 1: C",
+    "file": "file tmpfile in tmpfile",
     "swap": "swap disk stable-writes",
     "lru_batches": "lru_batches 15",
     "variant": "variant swapped {",

@@ -14,9 +14,11 @@ from pageherd.machine.verbs import VERBS
 
 Verdict: TypeAlias = Literal["kept", "broken", "unknown"]
 SwapKind: TypeAlias = Literal["disk", "slow", "zram", "none"]
+FileKind: TypeAlias = Literal["memfd", "tmpfile"]
 Polarity: TypeAlias = Literal["forbid", "allow", "require"]
 Operator: TypeAlias = Literal["=", "!=", "<=", ">=", "<", ">"]
 
+MEMFD: FileKind = "memfd"  # unless a line of the head says otherwise
 KERNEL = "kernel"  # the thread name of the kernel's own steps
 BASE = "base"  # the variant that the plain name of a test stands for
 
@@ -221,6 +223,16 @@ class Swap:
 
 
 @dataclass(frozen=True, slots=True)
+class FileLine:
+    """`file tmpfile`, or `file tmpfile in VARIANTS`: what kind of file it is there."""
+
+    kind: FileKind
+    variants: tuple[str, ...] = ()
+    place: Place = field(default=NOWHERE, compare=False, repr=False)
+    variant_places: tuple[Place, ...] = field(default=(), compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Comment:
     """A comment and the line that it belongs to: the next one, or its own if it trails it."""
 
@@ -251,6 +263,7 @@ class Test:
     pages: tuple[str, ...] = ()
     huge: tuple[Huge, ...] = ()
     cpus: tuple[Placement, ...] = ()
+    files: tuple[FileLine, ...] = ()
     swap: Swap = Swap()
     lru_batches: int = 0  # how many pages a batch holds before it drains; 0: always drained
     variants: tuple[Variant, ...] = ()
@@ -288,6 +301,17 @@ class Test:
             if isinstance(part, Prepare):
                 return index + len(self._preparation(variant))
         return 0
+
+    def file_of(self, variant: str) -> FileKind:
+        """What kind of file the file is in one variant."""
+        named = [line.kind for line in self.files if variant in line.variants]
+        others = [line.kind for line in self.files if not line.variants]
+        return (*named, *others, MEMFD)[0]
+
+    def files_of(self, variant: str) -> tuple[FileLine, ...]:
+        """The `file` line of a test that has nothing but one variant's steps."""
+        kind = self.file_of(variant)
+        return () if kind == MEMFD else (FileLine(kind),)
 
     def thread_names(self) -> tuple[str, ...]:
         """All threads: first the one of each process, then the declared ones."""

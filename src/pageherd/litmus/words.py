@@ -18,6 +18,7 @@ HEAD_WORDS: Final = (
     "pages",
     "huge",
     "on",
+    "file",
     "swap",
     "lru_batches",
 )
@@ -40,7 +41,8 @@ INNER_WORDS: Final = (
     "as",
 )
 DIRECTIVES: Final = ("test", *HEAD_WORDS, "variant", *STEP_WORDS, *QUESTION_WORDS, *CLAIM_WORDS)
-KEYWORDS: Final = frozenset(DIRECTIVES + INNER_WORDS)
+SOFT_WORDS: Final = frozenset(("file",))  # begin a line of the head, and may name a result
+KEYWORDS: Final = frozenset(DIRECTIVES + INNER_WORDS) - SOFT_WORDS
 
 PROMISES: Final = NAMES
 RESERVED_PROMISES: Final = ("cache-coherent", "progress")

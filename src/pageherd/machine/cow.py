@@ -17,6 +17,7 @@ from pageherd.machine.folio import (
     page_ref_add,
     put_page,
     set_exclusive,
+    set_flag,
     unhold,
 )
 from pageherd.machine.jit import KernelRecord, helper, step
@@ -52,9 +53,11 @@ from pageherd.machine.state import (
     COST_TLB_FLUSHES,
     FAULT_BREAK_KSM,
     FAULT_UNSHARE,
+    FILE_DISK,
     HOLD_FRAME,
     HOLD_NEW,
     NOTIFIED,
+    PG_DIRTY,
     PG_KSM,
     PG_STABLE_NODE,
     PTE_DIRTY,
@@ -124,7 +127,11 @@ def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
     remember_pte(s, t, mm, page)
     frame = int(s.pte_to[mm, page])
     if is_shared(s, mm, page):  # wp_page_shared()
+        if s.file_kind == FILE_DISK:
+            hold_frame(s, t, frame)
+            return steps.WP_MKWRITE
         reuse_entry(s, t, mm, page)
+        set_flag(s, frame, PG_DIRTY)
         return int(s.t_return[t])
     if not is_anon(s, frame):  # the zero page and pages of files are always replaced
         if frame != ZERO_FRAME:

@@ -114,6 +114,9 @@ def facts(s: State, labels: Labels) -> Iterator[tuple[str, str]]:
             yield f"{process}.{name}", entry(s, mm, page)
     for number in range(1, int(s["nr_frames"])):
         yield f"frame {number}", ", ".join(frame(s, number)) if in_use(s, number) else "free"
+    if s["file_kind"] == st.FILE_DISK:
+        for page, name in enumerate(labels.pages):
+            yield f"file {name}", f"{int(s['file_content'][page])} on disk"
     for slot in range(int(s["nr_slots"])):
         named = int(s["swap_count"][slot])
         cached = int(s["slot_frame"][slot]) - 1

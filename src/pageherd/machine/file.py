@@ -1,8 +1,9 @@
 """A file that is mapped: do_fault, mmap of a file, and the calls that read and write it.
 
-There is one file, a memfd, with as many pages as there are page names.  `file_frame` is its page
-cache: a frame for each page of the file that was ever touched, with a reference of the cache.  A
-private mapping shows the page cache until its process stores; then it gets an anonymous copy.
+There is one file, a memfd or one of a disk file system, with as many pages as there are page names.
+`file_frame` is its page cache: a frame for each page of the file that was touched, with a reference
+of the cache.  A private mapping shows the page cache until its process stores; then it gets an
+anonymous copy.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import split_vma
+from pageherd.machine.cow import reuse_entry
 from pageherd.machine.fault import abandon_new, map_new_anon
 from pageherd.machine.folio import alloc_frame, clear_flag, hold_frame, put_page, set_flag, unhold
 from pageherd.machine.jit import KernelRecord, helper, step
@@ -22,6 +24,7 @@ from pageherd.machine.lock import (
     trylock_page,
     unlock_page,
 )
+from pageherd.machine.lru import lru_cache_add
 from pageherd.machine.pte import (
     file_value,
     is_shared,
@@ -35,9 +38,11 @@ from pageherd.machine.rmap import page_add_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     FAULT_WRITE,
+    FILE_DISK,
     HOLD_FRAME,
     HOLD_NEW,
     OK,
+    PG_DIRTY,
     PG_FILE,
     PTE_DIRTY,
     PTE_PRESENT,
@@ -60,24 +65,35 @@ MAP_HUGETLB: Final = 2  # of no file of ours: anonymous hugetlb
 
 
 @helper
-def cached_page(s: State, file: int) -> int:
-    """shmem_get_folio(): the frame of a page of the file, a new one with zeros if there is none."""
+def cached_page(s: State, t: int, file: int) -> int:
+    """shmem_get_folio(), filemap_fault(): the frame of a page of the file, a new one if need be.
+
+    It holds what the disk has, or zeros.
+    """
     if s.file_frame[file] == 0:
         frame = alloc_frame(s)  # its reference is the page cache's
+        s.content[frame] = s.file_content[file]
         set_flag(s, frame, PG_FILE)
+        s.frame_index[frame] = file
         s.file_frame[file] = frame + 1
+        lru_cache_add(s, t, frame)
     return int(s.file_frame[file]) - 1
+
+
+@helper
+def remove_from_page_cache(s: State, frame: int) -> None:
+    """filemap_remove_folio(): the page is in no file any more, and the cache lets it go."""
+    s.file_frame[int(s.frame_index[frame])] = 0
+    clear_flag(s, frame, PG_FILE | PG_DIRTY)
+    put_page(s, frame)
 
 
 @helper
 def drop_page_cache(s: State) -> None:
     """truncate_inode_pages(): the file is gone, and with it the page cache's references."""
     for file in range(s.nr_pages):
-        cached = int(s.file_frame[file])
-        if cached != 0:
-            s.file_frame[file] = 0
-            clear_flag(s, cached - 1, PG_FILE)
-            put_page(s, cached - 1)
+        if s.file_frame[file] != 0:
+            remove_from_page_cache(s, int(s.file_frame[file]) - 1)
 
 
 @helper
@@ -89,7 +105,7 @@ def busy_in_cache(s: State, t: int, file: int) -> bool:
 
 @step(steps.MMAP_FILE)
 def mmap_file(s: State, t: int, k: KernelRecord) -> int:
-    """mmap(MAP_FIXED) of the memfd: page t_ref of the file, private or shared; or MAP_HUGETLB."""
+    """mmap(MAP_FIXED) of the file: page t_ref of the file, private or shared; or MAP_HUGETLB."""
     mm, page = int(s.t_mm[t]), int(s.t_other[t]) - 1
     split_vma(s, mm, page)
     split_vma(s, mm, page + 1)
@@ -120,7 +136,7 @@ def file_fault(s: State, t: int, k: KernelRecord) -> int:
     file = int(s.vma_file[mm, page]) - 1
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, file)
+    frame = cached_page(s, t, file)
     trylock_page(s, t, frame)
     hold_frame(s, t, frame)
     if (int(s.t_fault[t]) & FAULT_WRITE) == 0 or is_shared(s, mm, page):
@@ -171,10 +187,29 @@ def file_map(s: State, t: int, k: KernelRecord) -> int:
         put_cached(s, t)
     else:
         frame = int(s.t_frame[t])
+        if write:
+            set_flag(s, frame, PG_DIRTY)  # do_page_mkwrite(), fault_dirty_shared_page()
         page_add_rmap(s, t, k, frame, mm, page)
         set_pte(s, mm, page, pte, frame)
         unlock_page(s, frame)
         unhold(s, t, HOLD_FRAME)  # the reference is the mapping's now
+    return int(s.t_return[t])
+
+
+@step(steps.WP_MKWRITE)
+def wp_mkwrite(s: State, t: int, k: KernelRecord) -> int:
+    """wp_page_shared(): do_page_mkwrite() tells the file system, which makes the page dirty.
+
+    Meanwhile the page-table lock is not held, so the entry is compared again.
+    """
+    mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
+    if locked_by_other(s, t, frame) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    set_flag(s, frame, PG_DIRTY)
+    if pte_same(s, t, mm, page):
+        reuse_entry(s, t, mm, page)
+    unhold(s, t, HOLD_FRAME)
+    put_page(s, frame)
     return int(s.t_return[t])
 
 
@@ -183,19 +218,25 @@ def file_map(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.READ_FILE)
 def read_file(s: State, t: int, k: KernelRecord) -> int:
-    """pread() of the memfd: shmem_file_read_iter() gives zeros for a hole, and fills none."""
-    s.t_result[t] = file_value(s, int(s.t_page[t]))
+    """pread(): shmem_file_read_iter() fills no hole; filemap_read() reads into the page cache."""
+    file = int(s.t_page[t])
+    if busy_in_cache(s, t, file):
+        return steps.BLOCKED
+    if s.file_kind == FILE_DISK:
+        cached_page(s, t, file)
+    s.t_result[t] = file_value(s, file)
     return steps.IDLE
 
 
 @step(steps.WRITE_FILE)
 def write_file(s: State, t: int, k: KernelRecord) -> int:
-    """pwrite() to the memfd, under the page lock: every mapping that shows the file shows it."""
+    """pwrite(), under the page lock: every mapping that shows the file shows it."""
     file = int(s.t_page[t])
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, file)
+    frame = cached_page(s, t, file)
     s.content[frame] = s.t_value[t]
+    set_flag(s, frame, PG_DIRTY)
     note_file_store(s, frame, int(s.t_value[t]))
     s.t_result[t] = OK
     return steps.IDLE

@@ -28,6 +28,7 @@ from pageherd.machine.pte import (
     is_hugetlb,
     is_shared,
     marked_page,
+    needs_dirty_tracking,
     pte_of,
     pte_same,
     remember_pte,
@@ -35,6 +36,7 @@ from pageherd.machine.pte import (
 )
 from pageherd.machine.questions import (
     BREAK_COW,
+    FILE_PINS,
     FORCE,
     FORCE_FORGETS,
     FORK_SEQ,
@@ -94,10 +96,14 @@ def may_gup(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """check_vma_flags(): FOLL_FORCE overrides the protection, not the absence, of a mapping.
 
     Nor the protection of a shared mapping against a write; that of hugetlb in some kernels only.
+    Whether a page that a file system tracks can be pinned is a rule.
     """
     vma, foll = int(s.vma[mm, page]), int(s.t_foll[t])
     if s.mm_state[mm] != LIVE or (vma & VM_MAPPED) == 0:
         return False
+    if foll & FOLL_WRITE and needs_dirty_tracking(s, mm, page):
+        if ask(s, t, k, FILE_PINS, 0) == NO:
+            return False
     wanted = VM_WRITE if foll & FOLL_WRITE else VM_READ
     if vma & wanted:
         return True
@@ -301,7 +307,7 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
         if (pte & PTE_WRITE) == 0 and not may_force(s, t, k, mm, page):
             return fault_in(s, t, FAULT_WRITE)
         touch = s.t_other[t] != BY_IO_URING or foll & FOLL_FAST  # pin_user_pages() alone does not
-        if touch and foll & FOLL_WRITE and (pte & PTE_DIRTY) == 0 and is_anon(s, frame):
+        if touch and foll & FOLL_WRITE and (pte & PTE_DIRTY) == 0:
             set_flag(s, frame, PG_DIRTY)  # FOLL_TOUCH, which gup-fast does not know
     remember_pte(s, t, mm, page)
     grab(s, t, k, frame)
@@ -332,7 +338,7 @@ def gup_done(s: State, t: int, k: KernelRecord) -> int:
     s.ref_frame[ref] = frame + 1
     s.ref_times[ref] = 1
     s.ref_flags[ref] = foll | (REF_IO_URING if s.t_other[t] == BY_IO_URING else 0)
-    if s.t_other[t] == BY_DIRECT_IO and is_anon(s, frame):
+    if s.t_other[t] == BY_DIRECT_IO:
         set_flag(s, frame, PG_DIRTY)  # bio_set_pages_dirty(), before the disk stores
     s.ref_mm[ref] = mm
     s.ref_state[ref] = REF_MAP_SHARED if is_shared(s, mm, page) else 0

@@ -122,6 +122,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("swap_kind", "u1"),
         ("swap_stable_writes", "u1"),
         ("swap_in_pieces", "u1"),  # a swap file: no large folio lies there in one piece
+        ("file_kind", "u1"),
         ("batch_limit", "u1"),
         ("moved", "u1"),
         ("free_head", index),
@@ -139,9 +140,11 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("vma_anon", "u1", per_page if layout.large else (1, 1)),
         ("pte", "u2", per_page),
         ("pte_to", index, per_page),
-        # the file: its page that is mapped (plus 1), and the frames of its page cache (plus 1)
+        # the file: its page that is mapped (plus 1), the frames of its page cache (plus 1), and its
+        # content on disk
         ("vma_file", index, per_page),
         ("file_frame", index, (layout.pages,)),
+        ("file_content", "i4", (layout.pages,)),
         # frames
         ("refcount", "i2", per_frame),
         ("pincount", "i2", per_frame),

@@ -33,7 +33,7 @@ from pageherd.machine.questions import (
     RMAP_STOPS,
     STILL_MAPPED,
 )
-from pageherd.machine.reclaim import unmap_to_swap
+from pageherd.machine.reclaim import try_to_unmap_one
 from pageherd.machine.rmap import find_mapping, page_remove_rmap
 from pageherd.machine.split import split_folio
 from pageherd.machine.state import (
@@ -115,7 +115,7 @@ def unmap_poisoned(s: State, t: int, k: KernelRecord, mm: int, page: int, frame:
     A page of the swap cache gets swap entries instead (without TTU_HWPOISON).
     """
     if in_swap_cache(s, frame):
-        return unmap_to_swap(s, t, k, mm, page, frame)
+        return try_to_unmap_one(s, t, k, mm, page, frame)
     set_pte(s, mm, page, PTE_HWPOISON, frame)
     s.cost[COST_TLB_FLUSHES] += 1
     page_remove_rmap(s, t, k, frame, mm, page)

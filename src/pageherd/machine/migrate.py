@@ -33,7 +33,14 @@ from pageherd.machine.jit import KernelRecord, driver, helper, step
 from pageherd.machine.layout import State, States
 from pageherd.machine.lock import locked_by_other, ptl_taken, trylock_page, unlock_page
 from pageherd.machine.lru import isolate_lru_page, lru_add_drain, lru_cache_add
-from pageherd.machine.pte import is_followed, may_write, pte_of, restore_none, set_pte
+from pageherd.machine.pte import (
+    is_followed,
+    may_write,
+    pte_of,
+    restore_none,
+    set_pte,
+    wants_no_notice,
+)
 from pageherd.machine.questions import (
     MIGRATION_COPIES_FIRST,
     MIGRATION_DIRTY,
@@ -46,6 +53,7 @@ from pageherd.machine.questions import (
     UNMAP_REFUSES,
 )
 from pageherd.machine.rmap import (
+    file_index,
     find_mapping,
     folio_add_rmap_pmd,
     folio_remove_rmap_pmd,
@@ -67,6 +75,7 @@ from pageherd.machine.state import (
     OK,
     PG_DIRTY,
     PG_EXCLUSIVE,
+    PG_FILE,
     PG_HWPOISON,
     PG_ISOLATED,
     PG_KSM,
@@ -85,6 +94,7 @@ from pageherd.machine.state import (
     SEGV,
     VM_LOCKED,
     VM_MAPPED,
+    ZERO_FRAME,
     ask,
 )
 from pageherd.machine.swap import in_swap_cache
@@ -144,7 +154,7 @@ def move(s: State, t: int, k: KernelRecord) -> int:
         s.t_result[t] = SEGV
         return steps.IDLE
     present = (pte & PTE_PRESENT) != 0 and is_followed(s, t, k, mm, page)
-    if not present or not is_anon(s, frame) or ask(s, t, k, MOVE_SKIPS, frame):
+    if not present or frame == ZERO_FRAME or ask(s, t, k, MOVE_SKIPS, frame):
         s.t_result[t] = BUSY  # ENOENT, EFAULT, EACCES in the page's status
         return steps.IDLE
     s.t_other[t] = BY_MOVE_PAGES
@@ -231,21 +241,24 @@ def migrate_unmap(s: State, t: int, k: KernelRecord) -> int:
 
 
 @helper
-def find_migration_entry(s: State, frame: int, seen: int) -> int:
+def find_migration_entry(s: State, frame: int, now: int, seen: int) -> int:
     """The first migration entry of the folio at `frame`, as mm * nr_pages + page; NONE without one.
 
-    What was looked at before (`seen`) is looked at again, since fork may have left an entry there;
-    the kernel's walk meets children last and pays for each process once.
+    remove_migration_ptes() walks over the mappings of `now`, the folio that is to be mapped.  What
+    was looked at before (`seen`) is looked at again, since fork may have left an entry there; the
+    kernel's walk meets children last and pays for each process once.
     """
-    nr = folio_nr_pages(s, frame)
+    nr, file = folio_nr_pages(s, frame), file_index(s, now)
     for mm in range(s.nr_mms):
         if s.mm_state[mm] != LIVE:
             continue
         first, last = 0, int(s.nr_pages)
-        if keeps_index(s, frame):
-            first = int(s.frame_index[frame])
+        if keeps_index(s, now):
+            first = int(s.frame_index[now])
             last = min(last, first + nr)
         for page in range(first, last):
+            if file != 0 and s.vma_file[mm, page] != file:
+                continue
             s.cost[COST_RMAP_STEPS] += int(mm * int(s.nr_pages) + page >= seen)
             named = frame <= s.pte_to[mm, page] < frame + nr
             if int(s.pte[mm, page]) & PTE_MIGRATION and named:
@@ -260,24 +273,24 @@ def migrate_restore(s: State, t: int, k: KernelRecord) -> int:
     The protection is that of now: the entry may have been downgraded by fork or mprotect.
     """
     old = int(s.t_frame[t])
-    found = find_migration_entry(s, old, int(s.t_value[t]))
+    now = int(s.t_new[t]) if s.t_result[t] == OK else old
+    found = find_migration_entry(s, old, now, int(s.t_value[t]))
     if found == NONE:
         return steps.MIGRATE_END
     mm, page = found // int(s.nr_pages), found % int(s.nr_pages)
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
     s.t_value[t] = max(int(s.t_value[t]), found + 1)
-    frame = int(s.pte_to[mm, page])
-    if s.t_result[t] == OK:
-        frame += int(s.t_new[t]) - old
+    frame = int(s.pte_to[mm, page]) + now - old
     entry = pte_of(s, mm, page)
     kept = dirty_again(s, t, k, entry, frame) & (PTE_SOFT_DIRTY | PTE_UFFD_WP | PTE_DIRTY)
     pte = PTE_PRESENT | kept
-    if entry & PTE_WRITE and may_write(s, mm, page):
-        pte |= PTE_WRITE
+    if (entry & PTE_WRITE and may_write(s, mm, page)) or wants_no_notice(s, mm, page):
+        pte |= PTE_WRITE  # maybe_mkwrite(), or vm_page_prot
     pte = restore_none(s, mm, page, pte)
-    if entry & (PTE_WRITE | PTE_SWP_EXCLUSIVE) and ask(s, t, k, MIGRATION_EXCLUSIVE, frame):
-        set_exclusive(s, k, frame)
+    if is_anon(s, frame) and entry & (PTE_WRITE | PTE_SWP_EXCLUSIVE):
+        if ask(s, t, k, MIGRATION_EXCLUSIVE, frame):
+            set_exclusive(s, k, frame)
     page_ref_add(s, frame, 1)
     if entry & PTE_HUGE:  # remove_migration_pmd()
         folio_add_rmap_pmd(s, t, k, frame, mm, page)
@@ -293,7 +306,7 @@ def migrate_restore(s: State, t: int, k: KernelRecord) -> int:
 
 @helper
 def take_over(s: State, old: int, new: int) -> None:
-    """migrate_page_move_mapping(), migrate_page_states(): index, swap cache, dirty flag."""
+    """migrate_page_move_mapping(), migrate_page_states(): index, place in a cache, dirty flag."""
     nr = folio_nr_pages(s, old)
     for i in range(nr):
         s.frame_index[new + i] = s.frame_index[old + i]
@@ -312,12 +325,24 @@ def take_over(s: State, old: int, new: int) -> None:
             s.frame_slot[old + i] = 0
         page_ref_add(s, new, nr)
         page_ref_add(s, old, -nr)
+    if has_flag(s, old, PG_FILE):
+        s.file_frame[int(s.frame_index[old])] = new + 1
+        clear_flag(s, old, PG_FILE)
+        set_flag(s, new, PG_FILE)
+        page_ref_add(s, new, 1)
+        page_ref_add(s, old, -1)
+
+
+@helper
+def has_mapping(s: State, frame: int) -> bool:
+    """page_mapping(): whether the folio can be looked up, in the swap cache or the page cache."""
+    return in_swap_cache(s, frame) or has_flag(s, frame, PG_FILE)
 
 
 @helper
 def held_by_others(s: State, frame: int) -> bool:
-    """expected_page_refs(): anybody but the isolation and the swap cache?"""
-    cached = folio_nr_pages(s, frame) if in_swap_cache(s, frame) else 0
+    """expected_page_refs(): anybody but the isolation and the swap cache or page cache?"""
+    cached = folio_nr_pages(s, frame) if has_mapping(s, frame) else 0
     return page_count(s, frame) != 1 + cached
 
 
@@ -332,7 +357,7 @@ def fail(s: State, t: int) -> int:
 def migrate_check(s: State, t: int, k: KernelRecord) -> int:
     """migrate_page_move_mapping(): no mapping and no reference may be left.
 
-    Some kernels move the page's place in the swap cache now, some after they have copied it.
+    Some kernels move the page's place in its cache now, some after they have copied it.
     """
     frame = int(s.t_frame[t])
     s.t_value[t] = 0  # where the walk of the restoring is
@@ -345,7 +370,7 @@ def migrate_check(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.MIGRATE_COPY)
 def migrate_copy(s: State, t: int, k: KernelRecord) -> int:
-    """copy_highpage(): nobody can write the page; a page of the swap cache can be looked up.
+    """copy_highpage(): nobody can write the page; a page of a cache can be looked up.
 
     The new page enters the LRU list; a batch holds it unless it is drained.
     """
@@ -356,7 +381,7 @@ def migrate_copy(s: State, t: int, k: KernelRecord) -> int:
     if has_flag(s, old, PG_PARTIALLY_MAPPED) and ask(s, t, k, MIGRATION_SPLITS, old):
         set_flag(s, new, PG_PARTIALLY_MAPPED)  # deferred_split_folio()
     if ask(s, t, k, MIGRATION_COPIES_FIRST, old):
-        if in_swap_cache(s, old) and held_by_others(s, old):
+        if has_mapping(s, old) and held_by_others(s, old):
             return fail(s, t)
         take_over(s, old, new)
     s.t_result[t] = OK

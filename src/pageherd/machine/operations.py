@@ -201,6 +201,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "read_file": _on_page(steps.READ_FILE),
         "write_file": _on_page(steps.WRITE_FILE),
         "mmap_droppable": _mmap_droppable,
+        "sync_file": _on_page(steps.SYNC_FILE),
         "munmap": _zap(UNMAP),
         "dontneed": _zap(KEEP),
         "guard": _zap(GUARD),

@@ -19,13 +19,14 @@ from pageherd.machine import (
     reclaim,
     reference,
     swapin,
+    sync,
     userfaultfd,
     vma,
     zap,
 )
 
 PATHS = (
-    *(access, fault, file, hugetlb, cow, swapin, fork, gup),
+    *(access, fault, file, sync, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
     *(migrate, ksm, lazyfree, userfaultfd, numa, memory_failure, khugepaged),
 )

@@ -7,6 +7,8 @@ from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.questions import FOLLOW_INACCESSIBLE
 from pageherd.machine.state import (
+    FILE_DISK,
+    FILE_MEMFD,
     FOLL_COW,
     PG_LAZYFREE,
     PTE_HUGE,
@@ -128,17 +130,25 @@ def restore_none(s: State, mm: int, page: int, pte: int) -> int:
 def wants_no_notice(s: State, mm: int, page: int) -> bool:
     """Whether vm_page_prot is writable: a shared mapping of which no write must be noticed.
 
-    vma_wants_writenotify(); a memfd needs no notice for itself, tracking by soft-dirty does.
+    vma_wants_writenotify(); a memfd needs no notice for itself, tracking by soft-dirty does, and a
+    disk file system does.
     """
     wanted = VM_SHARED | VM_WRITE | VM_SOFTDIRTY
-    return (int(s.vma[mm, page]) & wanted) == wanted
+    return s.file_kind == FILE_MEMFD and (int(s.vma[mm, page]) & wanted) == wanted
+
+
+@helper
+def needs_dirty_tracking(s: State, mm: int, page: int) -> bool:
+    """vma_needs_dirty_tracking(): a shared, writable mapping of a file of a disk file system."""
+    wanted = VM_SHARED | VM_WRITE
+    return s.file_kind == FILE_DISK and (int(s.vma[mm, page]) & wanted) == wanted
 
 
 @helper
 def file_value(s: State, file: int) -> int:
     """What page `file` of the file holds: zeros where nothing was ever written."""
     cached = int(s.file_frame[file])
-    return int(s.content[cached - 1]) if cached != 0 else 0
+    return int(s.content[cached - 1]) if cached != 0 else int(s.file_content[file])
 
 
 @helper

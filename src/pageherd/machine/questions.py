@@ -162,7 +162,8 @@ HWPOISON_FREE: Final = 101
 SWAPOFF_POISON: Final = 102
 KHUGEPAGED_SHARED: Final = 103
 KHUGEPAGED_LAZYFREE: Final = 104
-NR_QUESTIONS: Final = 105
+FILE_PINS: Final = 105
+NR_QUESTIONS: Final = 106
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +271,7 @@ QUESTIONS: Final = (
         "does a forced write that has broken COW go on as a read?",
         _YES_NO,
     ),
-    Question(IO_URING_FILE, "does io_uring take buffers in a mapping of a memfd?", _YES_NO),
+    Question(IO_URING_FILE, "does io_uring take buffers in a mapping of a file?", _YES_NO),
     Question(
         HUGETLB_REUSE,
         "may a write or unshare fault reuse the hugetlb page it hit?",
@@ -427,4 +428,9 @@ QUESTIONS: Final = (
         (),
     ),
     Question(KHUGEPAGED_LAZYFREE, "does khugepaged leave pages that are lazyfree?", _YES_NO),
+    Question(
+        FILE_PINS,
+        "does GUP take a page to write of a shared mapping whose writes a file system must notice?",
+        _YES_NO,
+    ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import pmd_first, same_vma
+from pageherd.machine.file import remove_from_page_cache
 from pageherd.machine.folio import (
     alloc_frame,
     clear_flag,
@@ -48,12 +49,14 @@ from pageherd.machine.state import (
     BUSY,
     COST_RMAP_STEPS,
     COST_TLB_FLUSHES,
+    FILE_MEMFD,
     FULL,
     HOLD_FRAME,
     NONE,
     OK,
     PG_DIRTY,
     PG_EXCLUSIVE,
+    PG_FILE,
     PG_HWPOISON,
     PG_ISOLATED,
     PG_LAZYFREE,
@@ -74,6 +77,7 @@ from pageherd.machine.state import (
     VM_HUGETLB,
     VM_LOCKED,
     VM_MAPPED,
+    ZERO_FRAME,
     ask,
 )
 from pageherd.machine.swap import (
@@ -112,7 +116,7 @@ def pageout(s: State, t: int, k: KernelRecord) -> int:
     lru_add_drain(s, int(s.t_cpu[t]))
     pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
     s.t_page[t] = page + 1
-    if (pte & PTE_PRESENT) == 0 or not is_anon(s, frame):
+    if (pte & PTE_PRESENT) == 0 or frame == ZERO_FRAME or is_shmem(s, frame):
         return steps.PAGEOUT
     splits = is_large(s, frame) and (pte & PTE_HUGE) == 0 and ask(s, t, k, PAGEOUT_SPLITS, frame)
     # "break": nothing more of this page table, where a large folio must be split and cannot be
@@ -143,6 +147,12 @@ def pages_of_folio(s: State, mm: int, page: int, end: int, frame: int) -> int:
     return nr
 
 
+@helper
+def is_shmem(s: State, frame: int) -> bool:
+    """A page of a memfd, which would have to be swapped out (shmem_writepage): left out."""
+    return has_flag(s, frame, PG_FILE) and s.file_kind == FILE_MEMFD
+
+
 @step(steps.RECLAIM_ISOLATE)
 def reclaim_isolate(s: State, t: int, k: KernelRecord) -> int:
     """isolate_lru_pages(): takes the page, with a reference, off the LRU list."""
@@ -151,7 +161,7 @@ def reclaim_isolate(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     frame = compound_head(s, int(s.t_frame[t]))
     s.t_frame[t] = frame
-    if not isolate_lru_page(s, t, frame):
+    if is_shmem(s, frame) or not isolate_lru_page(s, t, frame):
         s.t_result[t] = BUSY
         return int(s.t_return[t])
     return steps.RECLAIM_LOCK
@@ -199,7 +209,7 @@ def reclaim_swap(s: State, t: int, k: KernelRecord) -> int:
     mapped in part is split first, as is one for which there are not enough slots in a row.
     """
     frame = int(s.t_frame[t])
-    if not in_swap_cache(s, frame) and not has_flag(s, frame, PG_LAZYFREE):
+    if is_anon(s, frame) and not in_swap_cache(s, frame) and not has_flag(s, frame, PG_LAZYFREE):
         if ask(s, t, k, RECLAIM_SKIPS, frame):
             return steps.RECLAIM_PUTBACK
         if is_large(s, frame):
@@ -220,19 +230,28 @@ def reclaim_swap(s: State, t: int, k: KernelRecord) -> int:
 
 
 @helper
-def unmap_to_swap(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> bool:
-    """try_to_unmap_one(): a swap entry for a page of the swap cache, or the entry is put back."""
-    if ask(s, t, k, UNMAP_REFUSES, frame):
-        return False
+def set_swap_entry(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> None:
+    """try_to_unmap_one(): the entry names the slot; some kernels keep in it who is exclusive."""
     slot = int(s.frame_slot[frame]) - 1
     entry = PTE_SWAP | (pte_of(s, mm, page) & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
     if is_exclusive(s, frame) and ask(s, t, k, SWAP_EXCLUSIVE, frame):
         entry |= PTE_SWP_EXCLUSIVE
     clear_flag(s, frame, PG_EXCLUSIVE)
-    s.cost[COST_TLB_FLUSHES] += 1
     swap_count_add(s, slot, 1)
     s.slot_ksm[slot] = int(s.slot_ksm[slot]) | int(is_ksm(s, frame))
     set_pte(s, mm, page, entry, slot)
+
+
+@helper
+def try_to_unmap_one(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> bool:
+    """try_to_unmap_one(): no entry for a page of a file, else a swap entry; or it is put back."""
+    if ask(s, t, k, UNMAP_REFUSES, frame):
+        return False
+    s.cost[COST_TLB_FLUSHES] += 1
+    if has_flag(s, frame, PG_FILE):
+        set_pte(s, mm, page, 0, 0)
+    else:
+        set_swap_entry(s, t, k, mm, page, frame)
     page_remove_rmap(s, t, k, frame, mm, page)
     put_page(s, frame)
     return True
@@ -243,7 +262,7 @@ def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
     """try_to_unmap_one(): one mapping becomes a swap entry, under its page-table lock.
 
     The walk is the folio's: a PMD entry is split first (TTU_SPLIT_HUGE_PMD), then page by page.
-    An entry of a lazyfree page just goes.
+    An entry of a lazyfree page, or of one of a file, just goes.
     """
     head = int(s.t_frame[t])
     pages = int(s.nr_pages)
@@ -264,7 +283,7 @@ def reclaim_unmap(s: State, t: int, k: KernelRecord) -> int:
         if not drop_lazyfree(s, t, k, mm, page, frame):
             return steps.RECLAIM_CHECK
         return steps.RECLAIM_CHECK if ask(s, t, k, RMAP_STOPS, frame) else steps.RECLAIM_UNMAP
-    if not unmap_to_swap(s, t, k, mm, page, frame):
+    if not try_to_unmap_one(s, t, k, mm, page, frame):
         return steps.RECLAIM_CHECK  # the walk ends here
     return steps.RECLAIM_CHECK if ask(s, t, k, RMAP_STOPS, frame) else steps.RECLAIM_UNMAP
 
@@ -293,9 +312,13 @@ def reclaim_write(s: State, t: int, k: KernelRecord) -> int:
 
     Not one that somebody else holds too (is_page_cache_freeable()): it could not be freed anyway.
     Zeros that need not be written are done at once, too; of a small page nothing would show it.
+    A dirty page of a file waits for the flusher.
     """
     frame = int(s.t_frame[t])
     s.t_result[t] = OK
+    if has_flag(s, frame, PG_FILE) and has_flag(s, frame, PG_DIRTY):
+        s.t_result[t] = BUSY
+        return steps.RECLAIM_PUTBACK
     if not has_flag(s, frame, PG_DIRTY) or not in_swap_cache(s, frame):
         return steps.RECLAIM_REMOVE
     nr = folio_nr_pages(s, frame)
@@ -321,6 +344,11 @@ def reclaim_remove(s: State, t: int, k: KernelRecord) -> int:
     the page and then puts it is not lost.
     """
     frame = int(s.t_frame[t])
+    if has_flag(s, frame, PG_FILE):
+        s.t_result[t] = OK if page_count(s, frame) == 2 else BUSY
+        if s.t_result[t] == OK:
+            remove_from_page_cache(s, frame)
+        return steps.RECLAIM_PUTBACK
     if not in_swap_cache(s, frame):  # a lazyfree page: the isolation lets the last reference go
         s.t_result[t] = OK if page_count(s, frame) == 1 else BUSY
         return steps.RECLAIM_PUTBACK

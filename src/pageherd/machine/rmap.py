@@ -5,6 +5,7 @@ from __future__ import annotations
 from pageherd.machine.folio import (
     compound_head,
     folio_nr_pages,
+    has_flag,
     has_stable_node,
     is_ksm,
     is_large,
@@ -24,6 +25,7 @@ from pageherd.machine.state import (
     COST_RMAP_STEPS,
     LIVE,
     NONE,
+    PG_FILE,
     PG_PARTIALLY_MAPPED,
     PTE_PRESENT,
     ask,
@@ -47,8 +49,11 @@ def ask_count(
 
 @helper
 def page_add_rmap(s: State, t: int, k: KernelRecord, frame: int, mm: int, page: int) -> None:
-    """page_add_anon_rmap(): the mapping counter goes up as the kernel's way of counting says."""
-    if s.mapcount[frame] == 0:
+    """page_add_anon_rmap(): the mapping counter goes up as the kernel's way of counting says.
+
+    The index of an anonymous page is set here; a page of a file has had its own from the start.
+    """
+    if s.mapcount[frame] == 0 and not has_flag(s, frame, PG_FILE):
         s.frame_index[frame] = page
     count = ask_count(s, t, k, COUNT_ON_MAP, frame, mm, page)
     if not out_of_range(s, count):
@@ -98,7 +103,13 @@ def maps_here(s: State, mm: int, page: int, frame: int) -> bool:
 @helper
 def keeps_index(s: State, frame: int) -> bool:
     """Whether every process that maps `frame` maps it at the page that is its index."""
-    return bool(s.moved == 0 and not is_ksm(s, frame))
+    return bool(s.moved == 0 and not is_ksm(s, frame) and not has_flag(s, frame, PG_FILE))
+
+
+@helper
+def file_index(s: State, head: int) -> int:
+    """page->index of a page of the page cache, plus 1; 0: of no file."""
+    return int(s.frame_index[head]) + 1 if has_flag(s, head, PG_FILE) else 0
 
 
 @helper
@@ -116,12 +127,13 @@ def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
 
     rmap_walk_anon(): a folio keeps its index, so an entry for each of its pages is looked at in
     every process, unless pages were moved by mremap.  NONE when there is no further mapping.  Of a
-    KSM page without a node in the stable tree rmap_walk_ksm() finds none.
+    KSM page without a node in the stable tree rmap_walk_ksm() finds none.  rmap_walk_file() looks
+    at every mapping of that page of the file, also at private ones that have a copy of their own.
     """
     head = compound_head(s, frame)
     if is_ksm(s, head) and not has_stable_node(s, head):
         return NONE
-    nr = folio_nr_pages(s, head)
+    nr, file = folio_nr_pages(s, head), file_index(s, head)
     for mm in range(from_mm, s.nr_mms):
         first = from_page if mm == from_mm else 0
         if s.mm_state[mm] != LIVE:
@@ -131,6 +143,8 @@ def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
             index = int(s.frame_index[head])
             first, last = max(first, index), min(last, index + nr)
         for page in range(first, last):
+            if file != 0 and s.vma_file[mm, page] != file:
+                continue
             s.cost[COST_RMAP_STEPS] += 1
             if maps_folio_here(s, mm, page, head):
                 return mm * int(s.nr_pages) + page

@@ -38,7 +38,7 @@ VM_WIPEONFORK: Final = 16
 VM_SOFTDIRTY: Final = 32  # set: writes are not tracked
 VM_LOCKED: Final = 64
 VM_ANON_VMA: Final = 128  # vma->anon_vma: the mapping has held a page of its own
-VM_FILE: Final = 1024  # of a file (a memfd): vma_file says of which of its pages
+VM_FILE: Final = 1024  # of the file: vma_file says of which of its pages
 VM_SHARED: Final = 2048  # MAP_SHARED
 VM_HUGETLB: Final = 4096  # a private mapping of one hugetlb page
 VM_MERGEABLE: Final = 256
@@ -125,6 +125,10 @@ UFFD_WP: Final = 16  # UFFDIO_REGISTER_MODE_WP and UFFDIO_WRITEPROTECT
 UFFD_MOVE: Final = 32  # UFFDIO_MOVE
 UFFD_RWP: Final = 64  # UFFDIO_REGISTER_MODE_RWP and UFFDIO_RWPROTECT
 UFFD_RWP_ASYNC: Final = 128
+
+# file_kind
+FILE_MEMFD: Final = 0
+FILE_DISK: Final = 1  # of a disk file system, which wants to know what becomes dirty
 
 # swap_kind
 SWAP_NONE: Final = 0

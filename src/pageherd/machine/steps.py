@@ -148,4 +148,11 @@ KHUGEPAGED: Final = 119
 # vma.py: mmap(MAP_DROPPABLE)
 MMAP_DROPPABLE: Final = 113
 
+# file.py: wp_page_shared
+WP_MKWRITE: Final = 103
+# sync.py: sync_file_range, write-back of a page of a file
+SYNC_FILE: Final = 104
+SYNC_MKCLEAN: Final = 105
+SYNC_WRITE: Final = 106
+
 NR_STEPS: Final = 120

@@ -145,7 +145,7 @@ def protect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
     """
     pte = pte_of(s, mm, page) & ~PTE_PROTNONE
     if pte & PTE_MIGRATION:
-        s.pte[mm, page] = readable_migration_entry(s, t, k, pte) | PTE_UFFD_WP
+        s.pte[mm, page] = readable_migration_entry(s, t, k, mm, page, pte) | PTE_UFFD_WP
     elif pte & (PTE_PRESENT | PTE_SWAP | PTE_HWPOISON):
         s.pte[mm, page] = (pte & ~PTE_WRITE) | PTE_UFFD_WP
     elif int(s.mm_uffd[mm]) & UFFD_WP_UNPOPULATED and (pte & PTE_GUARD) == 0:
@@ -161,7 +161,7 @@ def unprotect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None
     """
     pte = pte_of(s, mm, page) & ~(PTE_UFFD_WP | PTE_PROTNONE)
     if pte & PTE_MIGRATION:
-        s.pte[mm, page] = readable_migration_entry(s, t, k, pte)
+        s.pte[mm, page] = readable_migration_entry(s, t, k, mm, page, pte)
         return
     if (pte & PTE_PRESENT) == 0:
         s.pte[mm, page] = pte

@@ -81,19 +81,20 @@ VERBS: Mapping[str, Verb] = _table(
         "mmap_file",
         (Kind.PAGE, Kind.PAGE),
         Result.STATUS,
-        "mmap(MAP_PRIVATE|MAP_FIXED) of a memfd, of its page of that or another name",
+        "mmap(MAP_PRIVATE|MAP_FIXED) of the file, of its page of that or another name",
         optional=1,
     ),
     Verb(
         "mmap_shared",
         (Kind.PAGE, Kind.PAGE),
         Result.STATUS,
-        "mmap(MAP_SHARED|MAP_FIXED) of a memfd, of its page of that or another name",
+        "mmap(MAP_SHARED|MAP_FIXED) of the file, of its page of that or another name",
         optional=1,
     ),
     Verb("mmap_hugetlb", _PAGE, Result.STATUS, "mmap(MAP_PRIVATE|MAP_ANONYMOUS|MAP_HUGETLB)"),
-    Verb("read_file", _PAGE, Result.VALUE, "pread() of a page of the memfd"),
-    Verb("write_file", (Kind.PAGE, Kind.VALUE), Result.STATUS, "pwrite() to a page of the memfd"),
+    Verb("read_file", _PAGE, Result.VALUE, "pread() of a page of the file"),
+    Verb("write_file", (Kind.PAGE, Kind.VALUE), Result.STATUS, "pwrite() to a page of the file"),
+    Verb("sync_file", _PAGE, Result.STATUS, "sync_file_range() of a page of the file"),
     Verb(
         "mmap_droppable",
         _PAGE,
@@ -213,7 +214,7 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("swapoff", (), Result.STATUS, "swapoff()", _KERNEL),
 )
 
-FILE_VERBS = ("mmap_file", "mmap_shared", "read_file", "write_file")
+FILE_VERBS = ("mmap_file", "mmap_shared", "read_file", "write_file", "sync_file")
 FLAG_WORDS = ("write", "force", "longterm", "fast")
 FEATURE_WORDS = ("event-fork", "event-remap", "wp-unpopulated", "wp-async", "rwp", "rwp-async")
 LISTS = {Kind.FLAGS: FLAG_WORDS, Kind.FEATURES: FEATURE_WORDS}  # zero or more of these words

@@ -118,8 +118,8 @@ def may_upgrade(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """
     if not may_write(s, mm, page) or is_hugetlb(s, mm, page):
         return False
-    if is_shared(s, mm, page):
-        return wants_no_notice(s, mm, page)
+    if wants_no_notice(s, mm, page):
+        return True
     marked = marked_page(s, pte_of(s, mm, page), int(s.pte_to[mm, page]))
     return ask(s, t, k, MPROTECT_UPGRADE, marked) != 0
 
@@ -161,12 +161,17 @@ def mark_batch_soft_dirty(s: State, t: int, k: KernelRecord, mm: int, page: int)
 
 
 @helper
-def readable_migration_entry(s: State, t: int, k: KernelRecord, pte: int) -> int:
-    """make_readable_migration_entry(): some kernels keep in mind that the page was exclusive."""
+def readable_migration_entry(
+    s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int
+) -> int:
+    """make_readable_migration_entry(): some kernels keep in mind that the page was exclusive.
+
+    Not that of a shared mapping, which may be written through several entries.
+    """
     if (pte & PTE_WRITE) == 0:
         return pte
-    kept = PTE_SWP_EXCLUSIVE if ask(s, t, k, MIGRATION_EXCLUSIVE, 0) else 0
-    return (pte & ~PTE_WRITE) | kept
+    exclusive = not is_shared(s, mm, page) and ask(s, t, k, MIGRATION_EXCLUSIVE, 0) != 0
+    return (pte & ~PTE_WRITE) | (PTE_SWP_EXCLUSIVE if exclusive else 0)
 
 
 @helper
@@ -187,7 +192,7 @@ def change_protection(s: State, t: int, k: KernelRecord, mm: int, page: int, wan
         if (pte & PTE_PROTNONE) == 0 and may_upgrade(s, t, k, mm, page):
             s.pte[mm, page] = pte | PTE_WRITE
     elif pte & PTE_MIGRATION:
-        s.pte[mm, page] = readable_migration_entry(s, t, k, pte)
+        s.pte[mm, page] = readable_migration_entry(s, t, k, mm, page, pte)
     vma_modify(s, k, mm, page, int(s.t_first[t]), int(s.t_end[t]))
 
 

@@ -17,6 +17,7 @@ from pageherd.machine.folio import (
 )
 from pageherd.machine.jit import KernelRecord, helper, invoke_rule
 from pageherd.machine.layout import State
+from pageherd.machine.pte import is_shared
 from pageherd.machine.questions import (
     COUNT_BOUNDS,
     COUNT_FOLIO_BOUNDS,
@@ -119,7 +120,7 @@ def check_migration(s: State, mm: int, page: int) -> None:
     pte, frame = int(s.pte[mm, page]), int(s.pte_to[mm, page])
     if is_free(s, frame) or s.frame_lock[compound_head(s, frame)] == 0:
         breach(s, ALIVE)
-    if (pte & (PTE_WRITE | PTE_SWP_EXCLUSIVE)) == 0:
+    if (pte & (PTE_WRITE | PTE_SWP_EXCLUSIVE)) == 0 or is_shared(s, mm, page):
         return
     if mapped_elsewhere(s, frame, mm):
         breach(s, EXCLUSIVE)

@@ -42,7 +42,7 @@ VARIANTS: Final[dict[str, tuple[str, ...]]] = {
     "shared zeropage": ("zeropage",),
     "huge zeropage": ("huge-zeropage",),
     "memfd": ("memfd",),
-    "tmpfile": ("tmpfile", "memfd"),  # both are pages of a file in the page cache
+    "tmpfile": ("tmpfile",),
     "memfd hugetlb": ("memfd-hugetlb",),
 }
 

@@ -64,6 +64,7 @@ _PROBES: Final[Mapping[str, _Probe]] = MappingProxyType(
             "write protection by userfaultfd", f"{_AS_ROOT}; Linux 5.7 or later, CONFIG_USERFAULTFD"
         ),
         "uffd-wp-bit": _Probe("bit 57 of /proc/PID/pagemap", "Linux 5.14 or later"),
+        "tmpfile": _Probe("a file on a disk", "make /var/tmp or /tmp of a file system on a disk"),
         "hugetlb": _Probe("huge pages of 2 MiB", f"{_AS_ROOT}; CONFIG_HUGETLBFS"),
         "pipe": _Probe("vmsplice() into pipes", "raise fs.pipe-user-pages-soft"),
         "io_uring": _Probe("io_uring, registered buffers", "sysctl kernel.io_uring_disabled=0"),

@@ -11,7 +11,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-from pageherd.litmus.syntax import Argument, Huge, Keeps, PageOf, Step, Swap, SwapKind, Test
+from pageherd.litmus.syntax import (
+    Argument,
+    FileLine,
+    Huge,
+    Keeps,
+    PageOf,
+    Step,
+    Swap,
+    SwapKind,
+    Test,
+)
 from pageherd.machine.verbs import FILE_VERBS, VERBS, Kind, Result
 from pageherd.real import ksmd
 from pageherd.real.levers import LEVERS
@@ -67,6 +77,7 @@ WEIGHTS: Final = {
     "mmap_hugetlb": 3,
     "read_file": 2,
     "write_file": 3,
+    "sync_file": 8,
     "hugepage": 3,
     "nohugepage": 1,
     "collapse": 4,
@@ -80,8 +91,10 @@ WEIGHTS: Final = {
 so its pins are drawn less often than io_uring's."""
 
 OF_FILES: Final = frozenset((*FILE_VERBS, "mmap_hugetlb"))
-WITHOUT_FILES: Final = frozenset(("pageout", "reclaim", "swapoff", "soft_offline"))
-"""Reclaim takes pages of the file, too, which the machine leaves alone; so does soft offline."""
+WITHOUT_MEMFD: Final = frozenset(("pageout", "reclaim", "swapoff", "sync_file", "soft_offline"))
+"""Reclaim takes pages of the memfd, too, which the machine leaves alone; so does soft offline."""
+WITHOUT_DISK: Final = frozenset(("reclaim", "swapoff", "mmap_hugetlb", "soft_offline"))
+"""Reclaim of a cgroup takes pages of the file that no mapping shows."""
 WITHOUT_KSM: Final = frozenset(("swapoff",))
 """It goes from process to process and copies merged pages; the machine goes from slot to slot."""
 WITHOUT_RANGES: Final = frozenset(("reclaim", "swapoff", "mlock", "soft_offline"))
@@ -91,8 +104,8 @@ OF_RANGES: Final = frozenset(
 )
 ON_RANGES: Final = frozenset(verb for verb, row in VERBS.items() if row.ranges)
 ONE_IN: Final = 5
-"""One program in so many has files and hugetlb pages, and no reclaim; another one a huge range; a
-third one mergeable pages with few different contents."""
+"""One program in so many has a file: a memfd without reclaim, with hugetlb pages or migration, or
+one on disk; another one a huge range; a third one mergeable pages with few different contents."""
 CONTENTS: Final = (0, 1, 1, 2)
 RANGE: Final = Huge("h", ("a", "b"))
 RANGE_PAGES: Final = ("a", "b", "c")
@@ -108,10 +121,13 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
     drawn = random.Random(f"{seed}").random() * ONE_IN
     huge = 1 <= drawn < 2 and "hugepage" in verbs
     ksm = 2 <= drawn < 3 and "ksm" in verbs
-    program = _Program(rng, huge, ksm)
+    disk = drawn < 0.5 and "sync_file" in verbs
+    program = _Program(rng, huge, ksm, drawn < 1 and "mmap_file" in verbs)
     left_out = OF_FILES | OF_RANGES
-    if drawn < 1:
-        left_out = WITHOUT_FILES | MOVES | OF_RANGES
+    if disk:
+        left_out = WITHOUT_DISK | OF_RANGES
+    elif drawn < 1:
+        left_out = WITHOUT_MEMFD | OF_RANGES | (MOVES if drawn > 0.75 else {"mmap_hugetlb"})
     elif huge:
         left_out = OF_FILES | MOVES | WITHOUT_RANGES
     left_out |= WITHOUT_KSM if ksm else ksmd.VERBS
@@ -128,6 +144,7 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
         tuple(program.steps),
         questions=(Keeps("private"),),
         pages=RANGE_PAGES if huge else PAGES,
+        files=(FileLine("tmpfile"),) if disk else (),
         swap=Swap(swap),
         huge=(RANGE,) if huge else (),
     )
@@ -140,6 +157,7 @@ class _Program:
     rng: random.Random
     huge: bool = False
     ksm: bool = False
+    file: bool = False
     alive: list[str] = field(default_factory=lambda: ["P"])
     born: int = 1
     held: list[str] = field(default_factory=list)
@@ -161,6 +179,9 @@ class _Program:
                 Step("P", "hugepage", ("h",)),
                 Step("P", "write", ("h", 1)),
             ]
+        if self.file:
+            how = self.rng.choices(("mmap_file", "mmap_shared"), k=2)
+            self.steps[:2] = [Step("P", how[0], ("a", "a")), Step("P", how[1], ("b", "a"))]
         if self.ksm:
             self.steps += [
                 Step("P", "mergeable", ("a",)),

@@ -20,6 +20,7 @@ _STATUS: Final = {
     errno.ERESTART: "notified",  # the runner's word for SIGBUS of a userfaultfd
     errno.EACCES: "busy",  # move_pages() of a page that others map, too
     errno.ENOENT: "busy",  # and where there is none
+    errno.EOPNOTSUPP: "fault",  # io_uring does not take buffers in mappings of such files
     errno.EINVAL: "fault",  # MADV_POPULATE_WRITE where the mapping forbids it
 }
 

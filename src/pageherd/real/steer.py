@@ -14,7 +14,9 @@ from itertools import product
 from typing import Final, cast
 
 from pageherd.litmus.syntax import (
+    BASE,
     KERNEL,
+    MEMFD,
     Argument,
     Group,
     Huge,
@@ -128,6 +130,7 @@ def steer(
         _steered(
             name if not number else f"{name}#{number}",
             test,
+            variant,
             _decided(parts, done),
             len(_decided(prepared, done)),
             test.swap.kind in in_pieces,
@@ -237,14 +240,14 @@ def _check_swapoff(steps: tuple[Step, ...]) -> None:
 
 
 def _check_file(steps: tuple[Step, ...]) -> None:
-    """Reclaim and migration take pages of the file, too, which the machine leaves alone.
+    """Reclaim takes pages of the file, too, and migration hugetlb pages; the machine does not.
 
     Raises:
-        NotSteerable: the test has a file, and reclaims or moves.
+        NotSteerable: the test has a file and reclaims, or hugetlb pages and moves.
     """
     verbs = {step.verb for step in steps}
-    if verbs & MOVES and verbs & {*FILE_VERBS, "mmap_hugetlb"}:
-        raise NotSteerable("move: pages of the file and hugetlb pages move, too")
+    if verbs & MOVES and "mmap_hugetlb" in verbs:
+        raise NotSteerable("move: hugetlb pages move, too")
     if "reclaim" in verbs and verbs & {*FILE_VERBS}:
         raise NotSteerable("reclaim: of a cgroup swaps out pages of the file, too")
 
@@ -261,19 +264,22 @@ def _check_tees(steps: tuple[Step, ...]) -> None:
 
 
 def _steered(
-    name: str, test: Test, parts: tuple[Step | Group, ...], main: int, in_pieces: bool
+    name: str, test: Test, variant: str, parts: tuple[Step | Group, ...], main: int, in_pieces: bool
 ) -> Steered:
     """One program, in which copies count from part `main` on."""
     steps = tuple(steps_of(parts))
     huge = _ranges_of(test, steps)
-    plain = _with_used_names(replace(test, body=parts, variants=(), questions=(), huge=huge))
+    bare = replace(test, body=parts, variants=(), questions=(), huge=huge)
+    plain = _with_used_names(replace(bare, files=test.files_of(variant)))
     needs = {LEVERS[step.verb].needs for step in steps} - {""}
     if huge:
         needs.add("thp")
     if "cgroup-reclaim" in needs:
         needs.add("swap")
+    if plain.file_of(BASE) != MEMFD and {step.verb for step in steps} & {*FILE_VERBS}:
+        needs.add("tmpfile")
     needs |= {f"cpu-{placement.cpu}" for placement in test.cpus if placement.cpu}
-    program = replace(program_of(plain, "base"), main_group=main)
+    program = replace(program_of(plain, BASE), main_group=main)
     if huge:
         program.first["swap_in_pieces"] = in_pieces
         program.first["rest_pages"] = RANGE_WIDTH + 1 - len(huge[0].pages)
@@ -375,6 +381,8 @@ def encode(steered: Steered, device: str, *, repeat: int = 1, facts: bool = True
         f"swap {device}",
         f"program {steered.word} {numbers}",
     ]
+    if "tmpfile" in steered.needs:
+        lines.append("file tmpfile")
     for first, pages in map(names.range_of, (huge.name for huge in names.huge)):
         lines.append(f"range {first} {pages}")
     for thread in threads:

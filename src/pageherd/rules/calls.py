@@ -64,12 +64,6 @@ def _declare() -> None:
 
 _declare()
 
-FILES = decision_point(
-    "io-uring-file", q.IO_URING_FILE, kernel_function="io_sqe_buffer_register, io_pin_pages"
-)
-FILES.group("refused", "io_sqe_buffer_register, EOPNOTSUPP; v5.1 to v5.8, except hugetlb", no)
-FILES.group("accepted", "vma_is_shmem() in io_pin_pages; read in 5.10.223, 5.15 and 6.1", yes)
-
 RELEASE = decision_point(
     "io-uring-release", q.IO_URING_DIRTIES, kernel_function="io_release_ubuf, io_buffer_unmap"
 )

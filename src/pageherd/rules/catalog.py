@@ -6,6 +6,7 @@ from pageherd.rules import (
     calls,
     counting,
     counting_proposals,
+    file,
     fork,
     guard,
     huge,
@@ -27,7 +28,7 @@ from pageherd.rules.base import DECLARED, DecisionPoint
 
 FILES = (
     *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
-    *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, guard, hwpoison),
+    *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, file, guard, hwpoison),
     khugepaged,
     calls,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pageherd.machine.folio import is_anon, is_exclusive, page_maybe_dma_pinned
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
-from pageherd.machine.pte import pte_of, userfaultfd_pte_wp
+from pageherd.machine.pte import is_shared, pte_of, userfaultfd_pte_wp
 from pageherd.machine.questions import (
     FORCE,
     FORCE_FORGETS,
@@ -79,17 +79,21 @@ UPGRADE.group("never", "change_pte_range; until v5.19, a write fault decides", n
 
 @UPGRADE.alternative("exclusive-dirty", "can_change_pte_writable; v6.0 (64fe24a3e05e) and v6.1")
 def exclusive_dirty(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """An exclusive page whose entry is dirty, unless writes are tracked."""
+    """A dirty entry of an exclusive page or of a shared mapping, unless writes are tracked."""
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     dirty = (pte_of(s, mm, page) & PTE_DIRTY) != 0
-    return YES if dirty and is_exclusive(s, frame) and not needs_tracking(s, mm, page) else NO
+    proven = is_shared(s, mm, page) or is_exclusive(s, frame)
+    return YES if dirty and proven and not needs_tracking(s, mm, page) else NO
 
 
 @UPGRADE.alternative("exclusive", "can_change_private_pte_writable; v6.12 and later")
 def upgrade_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """An exclusive page, unless writes are tracked."""
+    """An exclusive page, or a dirty entry of a shared mapping, unless writes are tracked."""
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
-    return YES if is_exclusive(s, frame) and not needs_tracking(s, mm, page) else NO
+    proven = is_exclusive(s, frame)
+    if is_shared(s, mm, page):  # can_change_shared_pte_writable()
+        proven = (pte_of(s, mm, page) & PTE_DIRTY) != 0
+    return YES if proven and not needs_tracking(s, mm, page) else NO
 
 
 SOFT_DIRTY = decision_point(

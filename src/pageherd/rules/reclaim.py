@@ -5,6 +5,7 @@ from __future__ import annotations
 from pageherd.machine.folio import (
     compound_head,
     has_flag,
+    is_anon,
     is_exclusive,
     is_large,
     page_maybe_dma_pinned,
@@ -93,13 +94,18 @@ SKIPS.group("nothing", "shrink_page_list; until v5.10", no)
 
 @SKIPS.alternative("pinned-before-swap", "shrink_page_list; v5.11 to v6.3, 5.10.y (feb889fb40fa)")
 def pinned_before_swap(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Skip a page that may be pinned, but look only before it enters the swap cache."""
-    return YES if not in_swap_cache(s, frame) and page_maybe_dma_pinned(s, frame) else NO
+    """Skip an anonymous page that may be pinned, but look only before it enters the swap cache."""
+    if in_swap_cache(s, frame) or not is_anon(s, frame):
+        return NO
+    return YES if page_maybe_dma_pinned(s, frame) else NO
 
 
 @SKIPS.alternative("pinned", "shrink_folio_list; v6.4 and 6.1.y (d824ec2a1546)")
 def pinned(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Skip a page that may be pinned, before it enters the swap cache and after unmapping."""
+    """Skip a page that may be pinned, before it enters the swap cache and after unmapping.
+
+    Also one of a file, whose buffers would be taken away.
+    """
     return YES if page_maybe_dma_pinned(s, frame) else NO
 
 

@@ -143,7 +143,7 @@ def _shorten_the_question(found: Found) -> Iterator[Test]:
         if shorter is not None:
             yield replace(found.test, questions=(shorter,))
     body = tuple(part for part in found.test.body if not isinstance(part, Prepare))
-    yield replace(found.test, body=body, variants=())
+    yield replace(found.test, body=body, variants=(), files=found.test.files_of(BASE))
 
 
 def _unless(gone: Comparison, comparison: Comparison) -> Comparison | None:
@@ -223,6 +223,7 @@ def _values(test: Test) -> set[int]:
 def _plain_settings(found: Found) -> Iterator[Test]:
     """Ordinary swap, no batches, one CPU."""
     test = found.test
+    yield replace(test, files=())
     yield replace(test, swap=Swap())
     yield replace(test, swap=replace(test.swap, stable_writes=False))
     for number in _less(test.lru_batches, 0):

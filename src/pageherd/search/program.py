@@ -8,7 +8,18 @@ from typing import Any, Final, cast
 import numpy as np
 
 from pageherd.litmus.identify import identity
-from pageherd.litmus.syntax import KERNEL, Argument, Group, Huge, PageOf, Step, Test, steps_of
+from pageherd.litmus.syntax import (
+    KERNEL,
+    MEMFD,
+    Argument,
+    FileKind,
+    Group,
+    Huge,
+    PageOf,
+    Step,
+    Test,
+    steps_of,
+)
 from pageherd.machine import layout as layouts
 from pageherd.machine import state as st
 from pageherd.machine.layout import TEST, Layout, States
@@ -31,6 +42,7 @@ SWAP_KINDS: Final = {
     "slow": st.SWAP_SLOW,
     "zram": st.SWAP_ZRAM,
 }
+FILE_KINDS: Final = {"memfd": st.FILE_MEMFD, "tmpfile": st.FILE_DISK}
 ALL_CPUS: Final = -1
 
 
@@ -102,7 +114,7 @@ def program_of(test: Test, variant: str, layout: Layout = TEST) -> Program:
         encode(operations),
         np.array(full, dtype=np.int64),
         test.main_start(variant),
-        first_state(test, names, steps, layout),
+        first_state(test, names, steps, layout, test.file_of(variant)),
         layout,
         identity(test, variant),
     )
@@ -181,7 +193,9 @@ def _with_argument(o: Operands, names: Names, kind: Kind, argument: Argument) ->
     return replace(o, ref=reference)
 
 
-def first_state(test: Test, names: Names, steps: list[Step], layout: Layout) -> States:
+def first_state(
+    test: Test, names: Names, steps: list[Step], layout: Layout, file: FileKind = MEMFD
+) -> States:
     """The state in which the test begins: nothing is mapped, nothing is swapped."""
     cached = len(names.pages) if any(step.verb in FILE_VERBS for step in steps) else 0
     state = empty_state(layout, len(names.processes), len(names.pages), cached=cached)
@@ -193,6 +207,7 @@ def first_state(test: Test, names: Names, steps: list[Step], layout: Layout) -> 
         if thread != KERNEL:
             record["t_cpu"][t] = test.cpu_of(thread)
             record["t_home"][t] = names.processes.index(test.process_of(thread))
+    record["file_kind"] = FILE_KINDS[file]
     record["swap_kind"] = SWAP_KINDS[test.swap.kind]
     record["swap_stable_writes"] = int(test.swap.stable_writes)
     record["batch_limit"] = test.lru_batches

@@ -161,7 +161,8 @@ def size(test: Test) -> Size:
 
 
 def _awkward(test: Test, steps: Iterable[Step]) -> tuple[int, ...]:
-    settings = (test.swap != Swap(), test.swap.stable_writes, test.lru_batches, len(test.cpus))
+    device = (test.swap != Swap(), test.swap.stable_writes)
+    settings = (len(test.files), *device, test.lru_batches, len(test.cpus))
     arguments = [argument for step in steps for argument in step.arguments]
     numbers = sum(argument for argument in arguments if isinstance(argument, int))
     asked = sum(c.right for c in compared_in(test.questions[0]) if isinstance(c.right, int))
@@ -318,6 +319,7 @@ def _plain(chosen: Chosen, question: Question) -> Test:
         pages=test.pages,
         huge=test.huge,
         cpus=test.cpus,
+        files=test.files_of(variant),
         swap=test.swap,
         lru_batches=test.lru_batches,
         variants=(Variant(BASE, ()),) if marked else (),

@@ -1,4 +1,4 @@
-/* The file of a test, a memfd that every process has open; and the pool of huge pages. */
+/* The file of a test, which every process has open: a memfd, or a file on disk; and the pool of huge pages. */
 
 #define HUGE_SIZE (2UL << 20)
 #define HUGE_PAGES 16 /* added to the pool for the programs that use it, and taken away at the end */
@@ -8,16 +8,42 @@
 #define MAP_HUGE_2MB (21 << 26)
 #endif
 
+#ifndef RAMFS_MAGIC
+#define RAMFS_MAGIC 0x858458f6
+#endif
+
 static int test_file = -1;
+static int memfd = -1, disk_file = -1;
+static bool on_disk; /* which of them is the program's */
 static bool huge[MAX_PAGES]; /* which pages of this process are huge; a child inherits it */
 static long pool_before = -1; /* the pool's size before we changed it */
 static int pool_error;	      /* why the program's huge pages could not be had */
 
+/* A file without a name on a file system that has a disk; its pages are read one by one. */
+static int disk_file_open(void)
+{
+	static const char *const folders[] = { "/var/tmp", "/tmp" };
+	struct statfs on;
+
+	for (size_t i = 0; disk_file < 0 && i < sizeof(folders) / sizeof(*folders); i++) {
+		disk_file = open(folders[i], O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+		if (disk_file < 0 || (!fstatfs(disk_file, &on) && on.f_type != TMPFS_MAGIC && on.f_type != RAMFS_MAGIC))
+			continue;
+		close(disk_file);
+		disk_file = -1;
+	}
+	if (disk_file < 0)
+		return -ENODEV;
+	posix_fadvise(disk_file, 0, 0, POSIX_FADV_RANDOM);
+	return 0;
+}
+
 /* Each run of a program begins with a file of zeros. */
 static void file_renew(void)
 {
-	if (test_file < 0)
-		test_file = memfd_create("pageherd", MFD_CLOEXEC);
+	if (memfd < 0)
+		memfd = memfd_create("pageherd", MFD_CLOEXEC);
+	test_file = on_disk ? disk_file : memfd;
 	if (ftruncate(test_file, 0) || ftruncate(test_file, MAX_PAGES * page_size))
 		test_file = -1; /* every step that needs it fails */
 }

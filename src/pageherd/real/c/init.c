@@ -15,6 +15,8 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +33,8 @@
 
 #define PORT_NAME "pageherd.result"
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#include "ext2.h"
 
 static int result_port = -1;
 
@@ -177,6 +181,15 @@ static void make_null_block_device(void)
             return; /* one that forgets what is written to it is worse than none */
 }
 
+/* The runner's file on disk, which wants a file system that tracks what is dirty. */
+static void mount_disk(void)
+{
+    mkdir("/var", 0755);
+    mkdir("/var/tmp", 0755);
+    if (!ext2_make("/dev/ram0") || mount("/dev/ram0", "/var/tmp", "ext4", 0, NULL))
+        record("fact disk %s", strerror(errno));
+}
+
 static void bind_edu_to_vfio(void)
 {
     put("/sys/bus/pci/drivers/vfio-pci/new_id", "1234 11e8");
@@ -286,6 +299,7 @@ int main(void)
     if (result_port >= 0) {
         set_levers();
         make_null_block_device();
+        mount_disk();
         bind_edu_to_vfio();
         report_facts();
         run();

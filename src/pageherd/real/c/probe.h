@@ -110,6 +110,7 @@ static void probe(void)
 	report("memory-failure", memory_failure_works());
 	report("soft-dirty", soft_dirty_works(pagemap));
 	report("forced-writes", forced_write_works());
+	report("tmpfile", -disk_file_open());
 	report("hugetlb", -huge_page_works());
 	error = find_nodes();
 	report("nodes", error);

@@ -22,6 +22,7 @@
 #include <linux/futex.h>
 #include <linux/io_uring.h>
 #include <linux/kernel-page-flags.h>
+#include <linux/magic.h>
 #include <linux/nbd.h>
 #include <linux/pci_regs.h>
 #include <linux/sockios.h>
@@ -42,6 +43,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -92,6 +94,7 @@ static bool read_program(const char *line)
 
 	memset(shared, 0, sizeof(*shared));
 	pool_error = 0;
+	on_disk = false;
 	if (sscanf(line, "program %63s %9d %9d %9d %9d %9d", shared->id, &shared->nr_processes,
 		   &shared->nr_pages, &shared->repeat, &facts, &drained) != 6)
 		return false;
@@ -200,6 +203,8 @@ static int serve(void)
 			error = read_thread(line) ? 0 : refuse(line);
 		else if (!strncmp(line, "step ", 5))
 			error = read_step(line) ? 0 : refuse(line);
+		else if (!strcmp(line, "file tmpfile\n"))
+			on_disk = true;
 		else if (!strncmp(line, "swap ", 5))
 			error = read_swap(line) ? 0 : refuse(line);
 		else if (!strcmp(line, "run\n"))

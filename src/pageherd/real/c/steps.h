@@ -114,7 +114,7 @@ static int map_droppable(struct step *s)
 	return 0;
 }
 
-/* The memfd's page s->b; the constant says whether private or shared. */
+/* The file's page s->b; the constant says whether private or shared. */
 static int map_file(struct step *s)
 {
 	void *map;
@@ -122,7 +122,11 @@ static int map_file(struct step *s)
 	vacate(s->a);
 	map = mmap(page_at(s->a), page_size, PROT_READ | PROT_WRITE, s->constant | MAP_FIXED, test_file,
 		   (off_t)s->b * page_size);
-	return map == MAP_FAILED ? -errno : 0;
+	if (map == MAP_FAILED)
+		return -errno;
+	if (on_disk)
+		madvise(map, page_size, MADV_RANDOM); /* no readahead, and so no large folios */
+	return 0;
 }
 
 static int map_huge(struct step *s)
@@ -150,6 +154,13 @@ static int write_test_file(struct step *s)
 	value_t value = (value_t)s->value;
 
 	return result_of(pwrite(test_file, &value, sizeof(value), (off_t)s->a * page_size));
+}
+
+static int sync_test_file(struct step *s)
+{
+	unsigned int how = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+
+	return result_of(sync_file_range(test_file, (off_t)s->a * page_size, page_size, how));
 }
 
 static int unmap_page(struct step *s)
@@ -546,6 +557,7 @@ static const struct verb {
 	{ .name = "mmap_droppable", .run = map_droppable },
 	{ .name = "read_file", .run = read_test_file, .reads = true },
 	{ .name = "write_file", .run = write_test_file },
+	{ .name = "sync_file", .run = sync_test_file },
 	{ .name = "munmap", .run = unmap_page },
 	{ .name = "mprotect", .run = protect_page },
 	{ .name = "mremap", .run = move_page },

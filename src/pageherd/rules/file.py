@@ -1,0 +1,37 @@
+"""What GUP and io_uring do with mappings of files."""
+
+from __future__ import annotations
+
+from pageherd.machine import questions as q
+from pageherd.machine.jit import KernelRecord
+from pageherd.machine.layout import State
+from pageherd.machine.questions import NO, YES
+from pageherd.machine.state import FILE_MEMFD, FOLL_LONGTERM, FOLL_PIN
+from pageherd.rules.base import decision_point, no, yes
+
+PINS = decision_point("file-pins", q.FILE_PINS, kernel_function="check_vma_flags")
+PINS.group("allowed", "check_vma_flags; until v6.4", yes)
+
+
+@PINS.alternative(
+    "unless-longterm", "writable_file_mapping_allowed; v6.5 (8ac268436e6d, a6e79df92e4a)"
+)
+def unless_longterm(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """Not FOLL_PIN with FOLL_LONGTERM: the pin would outlast the file system's write-back."""
+    both = FOLL_PIN | FOLL_LONGTERM
+    return NO if (int(s.t_foll[t]) & both) == both else YES
+
+
+BUFFERS = decision_point(
+    "io-uring-file", q.IO_URING_FILE, kernel_function="io_sqe_buffer_register, io_pin_pages"
+)
+BUFFERS.group("refused", "io_sqe_buffer_register, EOPNOTSUPP; v5.1 to v5.8, except hugetlb", no)
+
+
+@BUFFERS.alternative("of-shmem", "vma_is_shmem() in io_pin_pages; read in 5.10.223, 5.15 and 6.1")
+def of_shmem(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """A memfd's, private or shared; those of other files give EOPNOTSUPP, hugetlbfs apart."""
+    return YES if s.file_kind == FILE_MEMFD else NO
+
+
+BUFFERS.group("accepted", "io_pin_pages; read in 6.12: GUP refuses what must be refused", yes)
