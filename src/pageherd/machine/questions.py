@@ -151,7 +151,8 @@ NUMA_GUP_FAULTS: Final = 93
 SWAPOUT_ZEROS: Final = 94
 FOLLOW_INACCESSIBLE: Final = 95
 VMA_MERGE: Final = 96
-NR_QUESTIONS: Final = 97
+TOUCH_DIRTIES: Final = 97
+NR_QUESTIONS: Final = 98
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,4 +401,5 @@ QUESTIONS: Final = (
         _YES_NO,
     ),
     Question(VMA_MERGE, "which VMAs alike become one, and how: the MERGES_ bits", ()),
+    Question(TOUCH_DIRTIES, "does GUP mark a PMD entry dirty that it only reads?", _YES_NO),
 )

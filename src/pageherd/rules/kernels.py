@@ -110,6 +110,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "io-uring-release": "dirty",
             "io-uring-file": "accepted",
             "force-retry": "as-write",
+            "touch-dirties": "written",
             "hugetlb-reuse": "by-mapcount",
             "hugetlb-fork": "share",
             "hugetlb-dontneed": "refused",
