@@ -111,6 +111,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("rest_pages", "i2"),  # what the last page of a large folio stands for; 0 or 1: for itself
         ("swap_kind", "u1"),
         ("swap_stable_writes", "u1"),
+        ("anon_order", "u1"),  # of the folios that a first touch allocates; 0: a PMD's
         ("swap_in_pieces", "u1"),  # a swap file: no large folio lies there in one piece
         ("batch_limit", "u1"),
         ("moved", "u1"),

@@ -228,6 +228,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "numa_hint": _on_page(steps.NUMA_HINT),
         "writeback": _on_page(steps.WRITEBACK_END),
         "drain": lambda o: Operation(steps.DRAIN, value=o.value),
+        "mthp": lambda o: Operation(steps.MTHP, value=o.value),
         "swapoff": lambda o: Operation(steps.SWAPOFF),
     }
 )

@@ -2,6 +2,7 @@
 
 from pageherd.machine import (
     access,
+    anon_folio,
     cow,
     fault,
     file,
@@ -23,7 +24,7 @@ from pageherd.machine import (
 )
 
 PATHS = (
-    *(access, fault, file, hugetlb, cow, swapin, fork, gup),
+    *(access, fault, anon_folio, file, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
     *(migrate, ksm, lazyfree, userfaultfd, numa),
 )

@@ -152,7 +152,8 @@ SWAPOUT_ZEROS: Final = 94
 FOLLOW_INACCESSIBLE: Final = 95
 VMA_MERGE: Final = 96
 TOUCH_DIRTIES: Final = 97
-NR_QUESTIONS: Final = 98
+ANON_FOLIOS: Final = 98
+NR_QUESTIONS: Final = 99
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,5 +402,10 @@ QUESTIONS: Final = (
         _YES_NO,
     ),
     Question(VMA_MERGE, "which VMAs alike become one, and how: the MERGES_ bits", ()),
+    Question(
+        ANON_FOLIOS,
+        "can a first touch allocate a folio that is smaller than a PMD's pages?",
+        _YES_NO,
+    ),
     Question(TOUCH_DIRTIES, "does GUP mark a PMD entry dirty that it only reads?", _YES_NO),
 )

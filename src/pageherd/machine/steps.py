@@ -135,5 +135,7 @@ UFFD_COPY: Final = 100
 UFFD_MOVE: Final = 101
 # numa.py: change_prot_numa
 NUMA_HINT: Final = 102
+# anon_folio.py: hugepages-*kB/enabled
+MTHP: Final = 103
 
 NR_STEPS: Final = 120

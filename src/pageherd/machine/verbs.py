@@ -183,6 +183,7 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("writeback", (Kind.FRAME,), Result.STATUS, "swap write-back finishes", _KERNEL),
     Verb("drain", (Kind.NUMBER,), Result.STATUS, "lru_add_drain() on a CPU", _KERNEL, optional=1),
     Verb("split", (Kind.FRAME,), Result.STATUS, "split_huge_pages, the split shrinker", _KERNEL),
+    Verb("mthp", (Kind.NUMBER,), Result.STATUS, "hugepages-*kB/enabled, 6.8 and later", _KERNEL),
     Verb("swapoff", (), Result.STATUS, "swapoff()", _KERNEL),
 )
 

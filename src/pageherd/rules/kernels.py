@@ -59,12 +59,13 @@ _NO_POPULATE: Final = {
     "populate_read": "a load (MADV_POPULATE_READ came with v5.14)",
     "populate_write": "a forced write fault (MADV_POPULATE_WRITE came with v5.14)",
 }
-_NO_MOVE: Final = {
+_BEFORE_6_8: Final = {
     "uffd_move": "nothing: EINVAL (UFFDIO_MOVE came with v6.8)",
+    "mthp": "nothing: ENOENT (hugepages-*kB/enabled came with v6.8)",
 }
 _BEFORE_5_4: Final = (
     _NO_POPULATE
-    | _NO_MOVE
+    | _BEFORE_6_8
     | {
         "uffd_register": "nothing: EINVAL (UFFDIO_REGISTER_MODE_WP came with v5.7)",
         "uffd_protect": "nothing: EINVAL (UFFDIO_WRITEPROTECT came with v5.7)",
@@ -140,6 +141,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "swapout-splits": "without-pmd-entry",
             "swapin-maps": "one-page",
             "collapse-read-only": "refused",
+            "anon-folios": "pages-only",
             "pmd-split-dirty": "page",
             "split-zeros": "kept",
             "vma-merge": "one-anon-vma",
@@ -182,7 +184,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "huge-zero-write": "small-pages",
             "uffd-features": "write-protect",
         },
-        absent=_NO_POPULATE | _NO_MOVE,
+        absent=_NO_POPULATE | _BEFORE_6_8,
     ),
     Row(
         "linux-5.10",
@@ -202,7 +204,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "uffd-fork": "child-tracks",
             "numa-skips": "held-by-others",
         },
-        absent=_NO_POPULATE | _NO_MOVE,
+        absent=_NO_POPULATE | _BEFORE_6_8,
     ),
     Row(
         "linux-5.18",
@@ -221,7 +223,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "migration-drains": "if-mapped",
             "huge-reuse": "by-refcount",
         },
-        absent=_NO_MOVE,
+        absent=_BEFORE_6_8,
     ),
     Row(
         "linux-6.1",
@@ -255,7 +257,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "uffd-mremap": "cleared",
             "follow-inaccessible": "skipped",
         },
-        absent=_NO_MOVE,
+        absent=_BEFORE_6_8,
     ),
     Row(
         "linux-6.12",
@@ -294,6 +296,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "numa-write": "if-it-may",
             "numa-gup": "takes-it",
             "follow-inaccessible": "found",
+            "anon-folios": "enabled-size",
         },
     ),
     Row(
