@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.anon_vma import anon_vma_prepare
 from pageherd.machine.anon_folio import alloc_anon_folio, pte_range_none
+from pageherd.machine.anon_vma import anon_vma_prepare
 from pageherd.machine.folio import (
     folio_nr_pages,
     has_flag,

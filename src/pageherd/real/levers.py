@@ -136,6 +136,15 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
         privilege="root",
     ),
     Lever(
+        "mthp",
+        "mthp",
+        "hugepages-16kB/enabled in place of hugepages-2048kB/enabled",
+        needs="thp",
+        config="TRANSPARENT_HUGEPAGE",
+        since="6.8",
+        privilege="root, for the settings",
+    ),
+    Lever(
         "populate_read",
         "populate_read",
         "madvise(MADV_POPULATE_READ)",

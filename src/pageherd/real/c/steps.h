@@ -515,6 +515,7 @@ static const struct verb {
 	{ .name = "nohugepage", .run = advise_page, .constant = MADV_NOHUGEPAGE },
 	{ .name = "collapse", .run = collapse_range },
 	{ .name = "split", .run = split_page },
+	{ .name = "mthp", .run = enable_size },
 	{ .name = "reclaim", .run = reclaim_pages },
 	{ .name = "populate_read", .run = advise_page, .constant = MADV_POPULATE_READ },
 	{ .name = "populate_write", .run = advise_page, .constant = MADV_POPULATE_WRITE },
