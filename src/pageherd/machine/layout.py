@@ -125,6 +125,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("mm_readers", "u1", per_mm),
         ("mm_ptl", "u1", per_mm),
         ("mm_uffd", "u1", per_mm),
+        ("mm_merge_any", "u1", per_mm),
         # mappings and page tables
         ("vma", "u2", per_page),
         ("vma_anon", "u1", per_page if layout.large else (1, 1)),

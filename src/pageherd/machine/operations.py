@@ -187,6 +187,8 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "free": _on_page(steps.FREE),
         "mergeable": _madvise(VM_MERGEABLE),
         "unmergeable": _on_page(steps.UNMERGE),
+        "merge_any": _on_page(steps.MERGE_ANY),
+        "unmerge_any": _on_page(steps.UNMERGE_ANY),
         "ksm": _on_page(steps.KSM),
         "ksm_zero": _on_page(steps.KSM_ZERO),
         "pageout": lambda o: replace(_on_page(steps.PAGEOUT)(o), then=steps.PAGEOUT),

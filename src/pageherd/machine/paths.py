@@ -12,6 +12,7 @@ from pageherd.machine import (
     ksm,
     lazyfree,
     lru,
+    merge_any,
     migrate,
     numa,
     observe,
@@ -26,5 +27,5 @@ from pageherd.machine import (
 PATHS = (
     *(access, fault, anon_folio, file, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
-    *(migrate, ksm, lazyfree, userfaultfd, numa),
+    *(migrate, ksm, merge_any, lazyfree, userfaultfd, numa),
 )

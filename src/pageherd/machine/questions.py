@@ -48,6 +48,9 @@ UNSHARE_FAULT: Final = 1
 DROP_IT: Final = 0
 KEEP_IT: Final = 1
 KEEP_LAZY: Final = 2
+# when a new mapping becomes mergeable (KSM_NEW_VMAS)
+MARKED_LATER: Final = 1
+MARKED_FIRST: Final = 2
 # yes and no
 NO: Final = 0
 YES: Final = 1
@@ -153,7 +156,8 @@ FOLLOW_INACCESSIBLE: Final = 95
 VMA_MERGE: Final = 96
 TOUCH_DIRTIES: Final = 97
 ANON_FOLIOS: Final = 98
-NR_QUESTIONS: Final = 99
+KSM_NEW_VMAS: Final = 99
+NR_QUESTIONS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +410,11 @@ QUESTIONS: Final = (
         ANON_FOLIOS,
         "can a first touch allocate a folio that is smaller than a PMD's pages?",
         _YES_NO,
+    ),
+    Question(
+        KSM_NEW_VMAS,
+        "when is a new mapping marked of a process whose memory KSM may merge?",
+        ("there are no such processes", "after VMAs are joined", "before"),
     ),
     Question(TOUCH_DIRTIES, "does GUP mark a PMD entry dirty that it only reads?", _YES_NO),
 )

@@ -137,5 +137,8 @@ UFFD_MOVE: Final = 101
 NUMA_HINT: Final = 102
 # anon_folio.py: hugepages-*kB/enabled
 MTHP: Final = 103
+# merge_any.py: PR_SET_MEMORY_MERGE
+MERGE_ANY: Final = 104
+UNMERGE_ANY: Final = 105
 
 NR_STEPS: Final = 120

@@ -110,6 +110,8 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("free", _PAGE, Result.STATUS, "madvise(MADV_FREE)"),
     Verb("mergeable", _PAGE, Result.STATUS, "madvise(MADV_MERGEABLE)"),
     Verb("unmergeable", _PAGE, Result.STATUS, "madvise(MADV_UNMERGEABLE)"),
+    Verb("merge_any", (), Result.STATUS, "prctl(PR_SET_MEMORY_MERGE, 1), 6.4 and later"),
+    Verb("unmerge_any", (), Result.STATUS, "prctl(PR_SET_MEMORY_MERGE, 0)"),
     Verb("pageout", _PAGE, Result.STATUS, "madvise(MADV_PAGEOUT), 5.4 and later", ranges=True),
     Verb(
         "populate_read",

@@ -87,6 +87,8 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
     Lever("free", "free", "madvise(MADV_FREE)", since="4.5"),
     Lever("mergeable", "mergeable", "madvise(MADV_MERGEABLE); ksmd must not run", config="KSM"),
     Lever("unmergeable", "unmergeable", "madvise(MADV_UNMERGEABLE)", config="KSM"),
+    Lever("merge_any", "merge_any", "prctl(PR_SET_MEMORY_MERGE, 1)", config="KSM", since="6.4"),
+    Lever("unmerge_any", "unmerge_any", "prctl(PR_SET_MEMORY_MERGE, 0)", config="KSM", since="6.4"),
     _ksm("ksm", "two scans of ksmd, of everything mergeable"),
     _ksm("ksm_zero", "likewise, with `use_zero_pages`"),
     Lever(

@@ -59,13 +59,15 @@ _NO_POPULATE: Final = {
     "populate_read": "a load (MADV_POPULATE_READ came with v5.14)",
     "populate_write": "a forced write fault (MADV_POPULATE_WRITE came with v5.14)",
 }
-_BEFORE_6_8: Final = {
+_NOT_IN_6_1: Final = {
     "uffd_move": "nothing: EINVAL (UFFDIO_MOVE came with v6.8)",
+    "merge_any": "nothing: EINVAL (PR_SET_MEMORY_MERGE came with v6.4)",
+    "unmerge_any": "nothing: EINVAL (PR_SET_MEMORY_MERGE came with v6.4)",
     "mthp": "nothing: ENOENT (hugepages-*kB/enabled came with v6.8)",
 }
 _BEFORE_5_4: Final = (
     _NO_POPULATE
-    | _BEFORE_6_8
+    | _NOT_IN_6_1
     | {
         "uffd_register": "nothing: EINVAL (UFFDIO_REGISTER_MODE_WP came with v5.7)",
         "uffd_protect": "nothing: EINVAL (UFFDIO_WRITEPROTECT came with v5.7)",
@@ -132,6 +134,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "ksm-reuse": "never",
             "ksm-unmerge": "write-fault",
             "ksm-zero": "left",
+            "ksm-new-mappings": "none",
             "lazyfree": "unless-dirty",
             "counting": "exact",
             "huge-reuse": "by-mapcount-or-copy",
@@ -184,7 +187,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "huge-zero-write": "small-pages",
             "uffd-features": "write-protect",
         },
-        absent=_NO_POPULATE | _BEFORE_6_8,
+        absent=_NO_POPULATE | _NOT_IN_6_1,
     ),
     Row(
         "linux-5.10",
@@ -204,7 +207,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "uffd-fork": "child-tracks",
             "numa-skips": "held-by-others",
         },
-        absent=_NO_POPULATE | _BEFORE_6_8,
+        absent=_NO_POPULATE | _NOT_IN_6_1,
     ),
     Row(
         "linux-5.18",
@@ -223,7 +226,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "migration-drains": "if-mapped",
             "huge-reuse": "by-refcount",
         },
-        absent=_BEFORE_6_8,
+        absent=_NOT_IN_6_1,
     ),
     Row(
         "linux-6.1",
@@ -257,7 +260,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "uffd-mremap": "cleared",
             "follow-inaccessible": "skipped",
         },
-        absent=_BEFORE_6_8,
+        absent=_NOT_IN_6_1,
     ),
     Row(
         "linux-6.12",
@@ -297,6 +300,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "numa-gup": "takes-it",
             "follow-inaccessible": "found",
             "anon-folios": "enabled-size",
+            "ksm-new-mappings": "marked-later",
         },
     ),
     Row(
@@ -315,6 +319,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "counting": "mm-ids",
             "huge-zero-write": "huge-page",
             "collapse-read-only": "allowed",
+            "ksm-new-mappings": "marked-first",
         },
     ),
     Row(

@@ -167,6 +167,11 @@ static int advise_page(struct step *s)
 	return result_of(madvise(page_at(s->a), extent_of(s), s->constant));
 }
 
+static int merge_all(struct step *s)
+{
+	return prctl(67 /* PR_SET_MEMORY_MERGE */, s->constant, 0, 0, 0) ? -EFAULT : 0;
+}
+
 static int lock_page(struct step *s)
 {
 	return result_of(mlock(page_at(s->a), extent_of(s)));
@@ -509,6 +514,8 @@ static const struct verb {
 	{ .name = "wipeonfork", .run = advise_page, .constant = MADV_WIPEONFORK },
 	{ .name = "free", .run = advise_page, .constant = MADV_FREE },
 	{ .name = "mergeable", .run = advise_page, .constant = MADV_MERGEABLE },
+	{ .name = "merge_any", .run = merge_all, .constant = 1 },
+	{ .name = "unmerge_any", .run = merge_all },
 	{ .name = "unmergeable", .run = advise_page, .constant = MADV_UNMERGEABLE },
 	{ .name = "pageout", .run = advise_page, .constant = MADV_PAGEOUT },
 	{ .name = "hugepage", .run = advise_page, .constant = MADV_HUGEPAGE },
