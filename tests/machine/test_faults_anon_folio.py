@@ -73,7 +73,7 @@ def test_a_planted_fault_is_caught(number: int, fault: StepFunction) -> None:
 
 
 def test_tails_that_are_not_exclusive_contradict_a_claim() -> None:
-    assert ("mthp-pin-tail", "linux-7.3") in contradicted(
+    assert ("mthp-pin-tail", "linux-6.12") in contradicted(
         steps.ANON_MAP, only_the_first_page_is_exclusive, KERNELS
     )
 
