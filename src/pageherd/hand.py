@@ -514,6 +514,14 @@ class Process:
         """`absent`, `zero`, `present` or `swapped`."""
         return self._do("pagemap", page)
 
+    def merge_any(self) -> Value:
+        """prctl(PR_SET_MEMORY_MERGE, 1): KSM may merge all that the process maps."""
+        return self._do("merge_any")
+
+    def unmerge_any(self) -> Value:
+        """prctl(PR_SET_MEMORY_MERGE, 0): and no more."""
+        return self._do("unmerge_any")
+
     def userfaultfd(
         self,
         *features: Literal[

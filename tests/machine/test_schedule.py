@@ -1,11 +1,13 @@
-"""Two paths interleaved: gup-fast against fork (57efa1fe5957, v5.11), and Dirty COW."""
+"""Paths interleaved: gup-fast against fork (57efa1fe5957, v5.11), Dirty COW, Huge Dirty COW."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
 from pageherd import Machine
-from pageherd.litmus.syntax import PageOf, Step
+from pageherd.litmus.syntax import Huge, PageOf, Step
 from pageherd.machine import steps
 
 
@@ -108,3 +110,57 @@ def test_dirty_cow_needs_a_write_that_is_forgotten(kernel: str) -> None:
 def test_where_reads_break_cow_too_a_forgotten_write_does_no_harm() -> None:
     """Derived: with 17839856fd58 the lookup for reading is a write fault again."""
     assert files_after("linux-5.8:force-retry=as-read") == {0}
+
+
+def huge_dirty_cow(kernel: str, steps_before: int) -> Machine:
+    """A debugger pokes a read-only huge page; after so many steps T discards it and Q peeks."""
+    m = Machine(kernel)
+    p = m.process("P")
+    thread = p.new_thread("T")
+    debugger, other = m.process("Q"), m.process("R")
+    m.page("a"), m.page("b")
+    names, m._states["nr_huge"][0] = m._names, 2
+    m._names = lambda: replace(names(), huge=(Huge("h", ("a", "b")),))  # type: ignore[method-assign]
+
+    def run(name: str, verb: str, *arguments: str | PageOf) -> None:
+        begun = m.begin(Step(name, verb, arguments))
+        while m._states["t_pc"][0, begun] != steps.IDLE:
+            assert m.step(begun) != steps.BLOCKED
+
+    run("P", "mmap", "h")
+    run("P", "hugepage", "h")
+    run("P", "mprotect", "h", "r")
+    run("P", "read", "a")
+    poke = m.begin(Step(debugger.thread, "ptrace_poke", (PageOf("P", "a"), 1)))
+    for _ in range(steps_before):
+        if m._states["t_pc"][0, poke] != steps.IDLE:
+            m.step(poke)
+    run(thread.thread, "dontneed", "h")
+    run(other.thread, "ptrace_peek", PageOf("P", "a"))
+    while m._states["t_pc"][0, poke] != steps.IDLE:
+        assert m.step(poke) != steps.BLOCKED
+    return m
+
+
+def zeros_after(spec: str) -> set[int]:
+    """What the zero page may hold after the race, whenever the discard and the peek come."""
+    found = set()
+    for steps_before in range(30):
+        m = huge_dirty_cow(spec, steps_before)
+        value = int(m._states["content"][0, 0])
+        assert ("private" in m.broken) == (value == 1)
+        found.add(value)
+    return found
+
+
+@pytest.mark.parametrize("kernel", ["linux-4.19", "linux-5.10", "linux-6.1", "linux-7.3"])
+def test_huge_dirty_cow_needs_a_read_that_makes_dirty(kernel: str) -> None:
+    """CVE-2017-1000405: by the rule of v4.14 the huge zero page is written.
+
+    Derived: not where a huge zero page is replaced by small ones, nor where a forced write wants an
+    exclusive page.
+    """
+    assert zeros_after(kernel) == {0}
+    assert zeros_after(f"{kernel}:touch-dirties=always") == (
+        {0, 1} if kernel == "linux-4.19" else {0}
+    )

@@ -44,5 +44,7 @@ def test_every_verb_that_is_drawn_has_a_lever() -> None:
 def test_every_verb_with_a_lever_is_drawn_or_needs_no_drawing() -> None:
     quiet = {"pagemap", "share", "drain"}  # the facts say it; the state does not change by it
     quiet.add("hwpoison")  # a zero page that is poisoned stays so
+    quiet |= {"merge_any", "unmerge_any"}  # ksmd would merge what is no page of the program, too
+    quiet |= {"mthp"}  # its folios need ranges of eight pages
     quiet |= {verb for verb in LEVERS if verb.startswith(("userfaultfd", "uffd_", "pagemap_"))}
     assert set(LEVERS) - set(WEIGHTS) == quiet

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
+from pageherd.machine.anon_folio import alloc_anon_folio, pte_range_none
 from pageherd.machine.anon_vma import anon_vma_prepare
 from pageherd.machine.folio import (
-    alloc_frame,
+    folio_nr_pages,
     has_flag,
     hold_frame,
+    page_ref_add,
     put_page,
     set_exclusive,
     unhold,
@@ -36,6 +38,7 @@ from pageherd.machine.state import (
     FAULT_UNSHARE,
     FAULT_WRITE,
     HOLD_NEW,
+    NONE,
     NOTIFIED,
     PG_HUGETLB,
     PTE_DIRTY,
@@ -146,23 +149,31 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.ANON_ALLOC)
 def anon_alloc(s: State, t: int, k: KernelRecord) -> int:
-    """do_anonymous_page(): a zeroed page, allocated without the page-table lock."""
-    s.t_new[t] = alloc_frame(s)
+    """do_anonymous_page(): a zeroed folio, allocated without the page-table lock."""
+    s.t_new[t] = alloc_anon_folio(s, int(s.t_mm[t]), int(s.t_page[t]))
+    if s.t_new[t] == NONE:
+        return steps.IDLE  # the alarm is raised
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
     return steps.ANON_MAP
 
 
 @helper
 def map_new_anon(s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int) -> None:
-    """Map the path's new page: page_add_new_anon_rmap(), exclusive at birth, LRU, the entry."""
+    """Map the path's new folio at `page`: folio_add_new_anon_rmap(), LRU, the entries.
+
+    Each of its pages is exclusive at birth.
+    """
     new = int(s.t_new[t])
     anon_vma_prepare(s, mm, page)
-    page_add_rmap(s, t, k, new, mm, page)
+    for i in range(folio_nr_pages(s, new)):
+        page_add_rmap(s, t, k, new + i, mm, page + i)
+        set_exclusive(s, k, new + i)
+        set_pte(s, mm, page + i, pte, new + i)
+        if i != 0:
+            page_ref_add(s, new, 1)
     set_swapbacked(s, mm, page, new)
-    set_exclusive(s, k, new)
     if not has_flag(s, new, PG_HUGETLB):
         lru_cache_add(s, t, new)
-    set_pte(s, mm, page, pte, new)
     unhold(s, t, HOLD_NEW)  # the allocation's reference is the mapping's
 
 
@@ -175,16 +186,18 @@ def abandon_new(s: State, t: int) -> None:
 
 @step(steps.ANON_MAP)
 def anon_map(s: State, t: int, k: KernelRecord) -> int:
-    """do_anonymous_page(): map the page, writable and dirty, if the entry is still empty."""
+    """do_anonymous_page(): map the folio, writable and dirty, if the entries are still empty."""
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
-    if not pte_same(s, t, mm, page):
+    nr = folio_nr_pages(s, int(s.t_new[t]))
+    first = page - page % nr
+    if not (pte_same(s, t, mm, page) if nr == 1 else pte_range_none(s, mm, first, nr)):
         abandon_new(s, t)
         return int(s.t_return[t])
     pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
     protected = marker_wp(s, t, mm, page)
     if may_write(s, mm, page) and not protected:
         pte |= PTE_WRITE
-    map_new_anon(s, t, k, mm, page, pte | protected)
+    map_new_anon(s, t, k, mm, first, pte | protected)
     return int(s.t_return[t])

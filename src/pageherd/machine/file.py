@@ -25,6 +25,7 @@ from pageherd.machine.lock import (
     unlock_page,
 )
 from pageherd.machine.lru import lru_cache_add
+from pageherd.machine.merge_any import ksm_add_vma
 from pageherd.machine.pte import (
     file_value,
     is_shared,
@@ -117,6 +118,8 @@ def mmap_file(s: State, t: int, k: KernelRecord) -> int:
     shared = VM_SHARED if s.t_fault[t] == MAP_SHARED else 0
     s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_FILE | shared
     s.vma_file[mm, page] = int(s.t_ref[t]) + 1
+    if s.mm_merge_any[mm] != 0:
+        ksm_add_vma(s, mm, page)
     s.want[mm, page] = untouched_value(s, mm, page)
     mmap_write_unlock(s, mm)
     s.t_result[t] = OK

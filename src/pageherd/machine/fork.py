@@ -80,6 +80,7 @@ def fork_start(s: State, t: int, k: KernelRecord) -> int:
     s.mm_has_pinned[child] = 0
     s.mm_family[child] = s.mm_family[mm]
     s.mm_uffd[child] = s.mm_uffd[mm] if int(s.mm_uffd[mm]) & UFFD_EVENT_FORK else 0
+    s.mm_merge_any[child] = s.mm_merge_any[mm]
     s.mm_writer[child] = t + 1
     s.mm_seq[mm] = (int(s.mm_seq[mm]) + 1) % 256
     s.t_page[t] = 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
+from pageherd.machine.anon_vma import pmd_first
 from pageherd.machine.folio import (
     free_if_unused,
     is_anon,
@@ -21,6 +22,7 @@ from pageherd.machine.folio import (
     set_flag,
     unhold,
 )
+from pageherd.machine.huge import set_pmd
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import mmap_read_lock, mmap_read_unlock, ptl_taken
@@ -47,6 +49,7 @@ from pageherd.machine.questions import (
     NUMA_GUP_FAULTS,
     REFUSE,
     TAKE,
+    TOUCH_DIRTIES,
     UNSHARE,
     ZERO_PIN,
 )
@@ -67,6 +70,7 @@ from pageherd.machine.state import (
     OK,
     PG_DIRTY,
     PTE_DIRTY,
+    PTE_HUGE,
     PTE_PRESENT,
     PTE_PROTNONE,
     PTE_WRITE,
@@ -276,6 +280,19 @@ def honours_protnone(s: State, t: int, k: KernelRecord, mm: int, page: int, fram
     return ask(s, t, k, NUMA_GUP_FAULTS, frame) != 0
 
 
+@helper
+def touch(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """FOLL_TOUCH, which gup-fast does not know: a page that is to be written is dirty.
+
+    touch_pmd() of some kernels makes an entry dirty that is only read.
+    """
+    pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if int(s.t_foll[t]) & FOLL_WRITE and (pte & PTE_DIRTY) == 0:
+        set_flag(s, frame, PG_DIRTY)
+    if pte & PTE_HUGE and ask(s, t, k, TOUCH_DIRTIES, frame):
+        set_pmd(s, mm, page, pte | PTE_DIRTY, int(s.pte_to[mm, pmd_first(s, page)]))
+
+
 @step(steps.GUP_SLOW)
 def gup_slow(s: State, t: int, k: KernelRecord) -> int:
     """follow_page_pte(): under the page-table lock, take the page or say what fault is needed."""
@@ -306,9 +323,8 @@ def gup_slow(s: State, t: int, k: KernelRecord) -> int:
             return fault_in(s, t, FAULT_WRITE)
         if (pte & PTE_WRITE) == 0 and not may_force(s, t, k, mm, page):
             return fault_in(s, t, FAULT_WRITE)
-        touch = s.t_other[t] != BY_IO_URING or foll & FOLL_FAST  # pin_user_pages() alone does not
-        if touch and foll & FOLL_WRITE and (pte & PTE_DIRTY) == 0:
-            set_flag(s, frame, PG_DIRTY)  # FOLL_TOUCH, which gup-fast does not know
+    if s.t_other[t] != BY_IO_URING or foll & FOLL_FAST:  # pin_user_pages() alone does not
+        touch(s, t, k, mm, page)
     remember_pte(s, t, mm, page)
     grab(s, t, k, frame)
     return steps.GUP_DONE

@@ -91,8 +91,11 @@ def free_pte_tables(s: State, mm: int, first: int, end: int) -> None:
 
 @helper
 def thp_allowed(s: State, mm: int, page: int) -> bool:
-    """thp_vma_suitable_order() and pmd_none(): one VMA asks for it, and nothing is there."""
-    if s.nr_huge <= 1:
+    """thp_vma_suitable_order() and pmd_none(): one VMA asks for it, and nothing is there.
+
+    Nor is another size the only one that is enabled.
+    """
+    if s.nr_huge <= 1 or s.anon_order != 0:
         return False
     first = pmd_first(s, page)
     for each in range(first, first + int(s.nr_huge)):

@@ -121,6 +121,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("rest_pages", "i2"),  # what the last page of a large folio stands for; 0 or 1: for itself
         ("swap_kind", "u1"),
         ("swap_stable_writes", "u1"),
+        ("anon_order", "u1"),  # of the folios that a first touch allocates; 0: a PMD's
         ("swap_in_pieces", "u1"),  # a swap file: no large folio lies there in one piece
         ("file_kind", "u1"),
         ("batch_limit", "u1"),
@@ -135,6 +136,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("mm_readers", "u1", per_mm),
         ("mm_ptl", "u1", per_mm),
         ("mm_uffd", "u1", per_mm),
+        ("mm_merge_any", "u1", per_mm),
         # mappings and page tables
         ("vma", layout.vma, per_page),
         ("vma_anon", "u1", per_page if layout.large else (1, 1)),

@@ -220,6 +220,8 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "soft_offline": _inject_error(BY_OFFLINE),
         "mergeable": _madvise(VM_MERGEABLE),
         "unmergeable": _on_page(steps.UNMERGE),
+        "merge_any": _on_page(steps.MERGE_ANY),
+        "unmerge_any": _on_page(steps.UNMERGE_ANY),
         "ksm": _on_page(steps.KSM),
         "ksm_zero": _on_page(steps.KSM_ZERO),
         "pageout": lambda o: replace(_on_page(steps.PAGEOUT)(o), then=steps.PAGEOUT),
@@ -266,6 +268,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "numa_hint": _on_page(steps.NUMA_HINT),
         "writeback": _on_page(steps.WRITEBACK_END),
         "drain": lambda o: Operation(steps.DRAIN, value=o.value),
+        "mthp": lambda o: Operation(steps.MTHP, value=o.value),
         "swapoff": lambda o: Operation(steps.SWAPOFF),
     }
 )

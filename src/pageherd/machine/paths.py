@@ -2,6 +2,7 @@
 
 from pageherd.machine import (
     access,
+    anon_folio,
     cow,
     fault,
     file,
@@ -13,6 +14,7 @@ from pageherd.machine import (
     lazyfree,
     lru,
     memory_failure,
+    merge_any,
     migrate,
     numa,
     observe,
@@ -26,7 +28,7 @@ from pageherd.machine import (
 )
 
 PATHS = (
-    *(access, fault, file, sync, hugetlb, cow, swapin, fork, gup),
+    *(access, fault, anon_folio, file, sync, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
-    *(migrate, ksm, lazyfree, userfaultfd, numa, memory_failure, khugepaged),
+    *(migrate, ksm, merge_any, lazyfree, userfaultfd, numa, memory_failure, khugepaged),
 )

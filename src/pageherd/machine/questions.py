@@ -51,6 +51,9 @@ UNSHARE_FAULT: Final = 1
 DROP_IT: Final = 0
 KEEP_IT: Final = 1
 KEEP_LAZY: Final = 2
+# when a new mapping becomes mergeable (KSM_NEW_VMAS)
+MARKED_LATER: Final = 1
+MARKED_FIRST: Final = 2
 # yes and no
 NO: Final = 0
 YES: Final = 1
@@ -163,7 +166,10 @@ SWAPOFF_POISON: Final = 102
 KHUGEPAGED_SHARED: Final = 103
 KHUGEPAGED_LAZYFREE: Final = 104
 FILE_PINS: Final = 105
-NR_QUESTIONS: Final = 106
+TOUCH_DIRTIES: Final = 106
+ANON_FOLIOS: Final = 107
+KSM_NEW_VMAS: Final = 108
+NR_QUESTIONS: Final = 109
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,4 +439,15 @@ QUESTIONS: Final = (
         "does GUP take a page to write of a shared mapping whose writes a file system must notice?",
         _YES_NO,
     ),
+    Question(
+        ANON_FOLIOS,
+        "can a first touch allocate a folio that is smaller than a PMD's pages?",
+        _YES_NO,
+    ),
+    Question(
+        KSM_NEW_VMAS,
+        "when is a new mapping marked of a process whose memory KSM may merge?",
+        ("there are no such processes", "after VMAs are joined", "before"),
+    ),
+    Question(TOUCH_DIRTIES, "does GUP mark a PMD entry dirty that it only reads?", _YES_NO),
 )

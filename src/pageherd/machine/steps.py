@@ -154,5 +154,10 @@ WP_MKWRITE: Final = 103
 SYNC_FILE: Final = 104
 SYNC_MKCLEAN: Final = 105
 SYNC_WRITE: Final = 106
+# anon_folio.py: hugepages-*kB/enabled
+MTHP: Final = 107
+# merge_any.py: PR_SET_MEMORY_MERGE
+MERGE_ANY: Final = 108
+UNMERGE_ANY: Final = 109
 
 NR_STEPS: Final = 120

@@ -120,6 +120,8 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("unguard", _PAGE, Result.STATUS, "madvise(MADV_GUARD_REMOVE), since 6.13", ranges=True),
     Verb("mergeable", _PAGE, Result.STATUS, "madvise(MADV_MERGEABLE)"),
     Verb("unmergeable", _PAGE, Result.STATUS, "madvise(MADV_UNMERGEABLE)"),
+    Verb("merge_any", (), Result.STATUS, "prctl(PR_SET_MEMORY_MERGE, 1), 6.4 and later"),
+    Verb("unmerge_any", (), Result.STATUS, "prctl(PR_SET_MEMORY_MERGE, 0)"),
     Verb("pageout", _PAGE, Result.STATUS, "madvise(MADV_PAGEOUT), 5.4 and later", ranges=True),
     Verb(
         "populate_read",
@@ -211,6 +213,7 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("writeback", (Kind.FRAME,), Result.STATUS, "swap write-back finishes", _KERNEL),
     Verb("drain", (Kind.NUMBER,), Result.STATUS, "lru_add_drain() on a CPU", _KERNEL, optional=1),
     Verb("split", (Kind.FRAME,), Result.STATUS, "split_huge_pages, the split shrinker", _KERNEL),
+    Verb("mthp", (Kind.NUMBER,), Result.STATUS, "hugepages-*kB/enabled, 6.8 and later", _KERNEL),
     Verb("swapoff", (), Result.STATUS, "swapoff()", _KERNEL),
 )
 

@@ -18,6 +18,7 @@ from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.ksm import breaks
 from pageherd.machine.layout import State
 from pageherd.machine.lock import mmap_write_lock, mmap_write_unlock, ptl_taken
+from pageherd.machine.merge_any import mark_new_vma
 from pageherd.machine.pte import (
     is_hugetlb,
     is_shared,
@@ -104,7 +105,9 @@ def mmap(s: State, t: int, k: KernelRecord) -> int:
         s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | kind
     split_vma(s, mm, int(s.t_first[t]))
     split_vma(s, mm, int(s.t_end[t]))
+    mark_new_vma(s, k, mm, int(s.t_first[t]), int(s.t_end[t]), False)
     vma_merge(s, k, mm, int(s.t_first[t]), int(s.t_end[t]))
+    mark_new_vma(s, k, mm, int(s.t_first[t]), int(s.t_end[t]), True)
     mmap_write_unlock(s, mm)
     s.t_result[t] = OK
     return steps.IDLE

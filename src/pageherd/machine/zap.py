@@ -234,6 +234,7 @@ def exit_mm(s: State, t: int, k: KernelRecord) -> int:
     s.mm_has_pinned[mm] = 0
     s.mm_seq[mm] = 0
     s.mm_uffd[mm] = 0
+    s.mm_merge_any[mm] = 0
     s.mm_state[mm] = DEAD
     s.t_result[t] = OK
     return steps.IDLE

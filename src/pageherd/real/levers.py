@@ -117,6 +117,8 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
     _failure("soft_offline", "madvise(MADV_SOFT_OFFLINE)"),
     Lever("mergeable", "mergeable", "madvise(MADV_MERGEABLE); ksmd must not run", config="KSM"),
     Lever("unmergeable", "unmergeable", "madvise(MADV_UNMERGEABLE)", config="KSM"),
+    Lever("merge_any", "merge_any", "prctl(PR_SET_MEMORY_MERGE, 1)", config="KSM", since="6.4"),
+    Lever("unmerge_any", "unmerge_any", "prctl(PR_SET_MEMORY_MERGE, 0)", config="KSM", since="6.4"),
     _ksm("ksm", "two scans of ksmd, of everything mergeable"),
     _ksm("ksm_zero", "likewise, with `use_zero_pages`"),
     Lever(
@@ -173,6 +175,15 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
         config="TRANSPARENT_HUGEPAGE, DEBUG_FS",
         since="5.12",
         privilege="root",
+    ),
+    Lever(
+        "mthp",
+        "mthp",
+        "hugepages-16kB/enabled in place of hugepages-2048kB/enabled",
+        needs="thp",
+        config="TRANSPARENT_HUGEPAGE",
+        since="6.8",
+        privilege="root, for the settings",
     ),
     Lever(
         "populate_read",

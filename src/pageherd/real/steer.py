@@ -35,6 +35,7 @@ from pageherd.search.program import Program, program_of
 MAX_MAYBE: Final = 6  # so many `maybe` steps make 64 programs
 RANGE_WIDTH: Final = 512  # pages of memory in a huge range; its last page stands for all the rest
 MOVES: Final = frozenset(("move", "migrate"))
+SMALL_FOLIO: Final = 4  # pages of the smallest anonymous folio that the kernel can be told of
 NOT_BESIDE_RANGES: Final = frozenset((*FILE_VERBS, "mmap_hugetlb", *MOVES, *ksmd.VERBS))
 CALLS: Final = {
     "vmsplice": "vmsplice",
@@ -168,6 +169,8 @@ def _check_ranges(ranges: tuple[Huge, ...], steps: tuple[Step, ...]) -> None:
             raise NotSteerable("tee: the page stands for the rest of a huge page")
         if step.verb == "write_ref" and page in of_wide & of_devices:
             raise NotSteerable("write_ref: a device takes too long for the rest of a huge page")
+        if step.verb == "mthp" and page not in (SMALL_FOLIO, len(ranges[0].pages)):
+            raise NotSteerable(f"mthp: anonymous folios of {page} pages")
         if step.verb == "split" and not isinstance(page, PageOf):
             raise NotSteerable("split: of what a reference holds")
         if step.verb == "mremap":

@@ -319,9 +319,12 @@ def ids_unmap_pmd(s: State, t: int, k: KernelRecord, frame: int) -> int:
 @helper
 def maybe_mapped_shared(s: State, frame: int) -> bool:
     """folio_maybe_mapped_shared(): "no" is certain, "yes" is not."""
-    if not is_large(s, frame) or folio_mapcount(s, frame) <= 1:
-        return folio_mapcount(s, frame) > 1
-    return has_flag(s, frame, PG_MAYBE_SHARED)
+    count = folio_mapcount(s, frame)
+    if not is_large(s, frame) or count == 0:
+        return count > 1
+    last = compound_head(s, frame) + folio_nr_pages(s, frame) - 1
+    single = count == 1 and not (stands_for_many(s, last) and s.mapcount[last] != 0)
+    return not single and has_flag(s, frame, PG_MAYBE_SHARED)
 
 
 def ids_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:

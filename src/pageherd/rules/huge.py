@@ -7,6 +7,7 @@ from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.lock import trylock_page, unlock_page
 from pageherd.machine.questions import (
+    ANON_FOLIOS,
     COLLAPSE_REFUSES,
     COPY,
     HUGE_REUSE,
@@ -94,6 +95,10 @@ def unshare_by_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
 ZERO = decision_point("huge-zero-write", HUGE_ZERO_WRITE, kernel_function="do_huge_pmd_wp_page")
 ZERO.group("huge-page", "do_huge_pmd_wp_page; until v5.7, do_huge_zero_wp_pmd; v6.18", yes)
 ZERO.group("small-pages", "do_huge_pmd_wp_page; v5.8 to v6.12 (3917c80280c9)", no)
+
+SIZES = decision_point("anon-folios", ANON_FOLIOS, kernel_function="alloc_anon_folio")
+SIZES.value("pages-only", 0, "do_anonymous_page; until v6.7")
+SIZES.value("enabled-size", 1, "alloc_anon_folio; v6.8 (19eaf44954df)")
 
 COLLAPSES = decision_point(
     "collapse-read-only", COLLAPSE_REFUSES, kernel_function="hpage_collapse_scan_pmd"

@@ -59,8 +59,11 @@ _NO_POPULATE: Final = {
     "populate_read": "a load (MADV_POPULATE_READ came with v5.14)",
     "populate_write": "a forced write fault (MADV_POPULATE_WRITE came with v5.14)",
 }
-_NO_MOVE: Final = {
+_NOT_IN_6_1: Final = {
     "uffd_move": "nothing: EINVAL (UFFDIO_MOVE came with v6.8)",
+    "merge_any": "nothing: EINVAL (PR_SET_MEMORY_MERGE came with v6.4)",
+    "unmerge_any": "nothing: EINVAL (PR_SET_MEMORY_MERGE came with v6.4)",
+    "mthp": "nothing: ENOENT (hugepages-*kB/enabled came with v6.8)",
 }
 _BEFORE_6_11: Final = {
     "mmap_droppable": "nothing: EINVAL (MAP_DROPPABLE came with v6.11)",
@@ -74,7 +77,7 @@ _BEFORE_6_13: Final = _NO_RWP | {
     "guard": "nothing: EINVAL (MADV_GUARD_INSTALL came with v6.13)",
     "unguard": "nothing: EINVAL (MADV_GUARD_REMOVE came with v6.13)",
 }
-_BEFORE_6_8: Final = _NO_MOVE | _BEFORE_6_11 | _BEFORE_6_13
+_BEFORE_6_8: Final = _NOT_IN_6_1 | _BEFORE_6_11 | _BEFORE_6_13
 _BEFORE_6_1: Final = _BEFORE_6_8 | {
     "process_madvise_collapse": "khugepaged without its limits (MADV_COLLAPSE came with v6.1)",
 }
@@ -127,6 +130,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "io-uring-file": "accepted",
             "file-pins": "allowed",
             "force-retry": "as-write",
+            "touch-dirties": "written",
             "hugetlb-reuse": "by-mapcount",
             "hugetlb-fork": "share",
             "hugetlb-dontneed": "refused",
@@ -147,6 +151,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "ksm-reuse": "never",
             "ksm-unmerge": "write-fault",
             "ksm-zero": "left",
+            "ksm-new-mappings": "none",
             "lazyfree": "unless-dirty",
             "counting": "exact",
             "huge-reuse": "by-mapcount-or-copy",
@@ -156,6 +161,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "swapout-splits": "without-pmd-entry",
             "swapin-maps": "one-page",
             "collapse-read-only": "refused",
+            "anon-folios": "pages-only",
             "pmd-split-dirty": "page",
             "split-zeros": "kept",
             "vma-merge": "one-anon-vma",
@@ -326,6 +332,8 @@ ROWS: Final[tuple[Row, ...]] = (
             "follow-inaccessible": "found",
             "droppable": "known",
             "hwpoison-ksm": "taken",
+            "anon-folios": "enabled-size",
+            "ksm-new-mappings": "marked-later",
         },
         absent=_BEFORE_6_13,
     ),
@@ -346,6 +354,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "huge-zero-write": "huge-page",
             "collapse-read-only": "allowed",
             "guard": "marker",
+            "ksm-new-mappings": "marked-first",
         },
         absent=_NO_RWP,
     ),

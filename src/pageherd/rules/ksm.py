@@ -12,7 +12,10 @@ from pageherd.machine.questions import (
     KSM_CHECKS,
     KSM_COUNTS,
     KSM_MARKS_ZERO,
+    KSM_NEW_VMAS,
     KSM_REUSE,
+    MARKED_FIRST,
+    MARKED_LATER,
     NO,
     REUSE_PAGE,
     UNSHARE_FAULT,
@@ -91,3 +94,8 @@ ZERO.group("left", "replace_page; until v6.5, unmerging leaves zero pages alone"
 ZERO.group("unshared", "pte_mkdirty in replace_page, is_ksm_zero_pte; v6.6 (79271476b336)", yes)
 
 assert (WRITE_FAULT, UNSHARE_FAULT) == (NO, YES)
+
+NEW = decision_point("ksm-new-mappings", KSM_NEW_VMAS, kernel_function="ksm_add_vma")
+NEW.value("none", 0, "no PR_SET_MEMORY_MERGE; until v6.3")
+NEW.value("marked-later", MARKED_LATER, "ksm_add_vma; v6.4 (d7597f59d1d3), read in 6.12")
+NEW.value("marked-first", MARKED_FIRST, "ksm_vma_flags; read in 7.3")

@@ -15,6 +15,7 @@ from pageherd.machine.questions import (
     MREMAP_UNMAPS_FIRST,
     NO,
     SOFT_DIRTY_SKIPS,
+    TOUCH_DIRTIES,
     YES,
     ZERO_PIN,
 )
@@ -72,6 +73,10 @@ FORGETS.group("as-write", "faultin_page; v4.9 and 4.8.3 (19be0eaffa3a)", no)
 FORGETS.group(
     "as-read", "faultin_page, which clears FOLL_WRITE; until v4.8: Dirty COW, CVE-2016-5195", yes
 )
+
+TOUCHES = decision_point("touch-dirties", TOUCH_DIRTIES, kernel_function="touch_pmd")
+TOUCHES.group("written", "touch_pmd; v4.15 (a8f97366452e), a PMD that is written", no)
+TOUCHES.group("always", "touch_pmd; until v4.14: Huge Dirty COW, CVE-2017-1000405", yes)
 
 UPGRADE = decision_point("mprotect-upgrade", MPROTECT_UPGRADE, kernel_function="change_pte_range")
 UPGRADE.group("never", "change_pte_range; until v5.19, a write fault decides", no)

@@ -45,14 +45,17 @@ static uint64_t frame_of(int process, int page)
 static uint64_t flags_of(uint64_t frame)
 {
 	const uint64_t heads = 1 << KPF_DIRTY | 1 << KPF_SWAPCACHE | 1 << KPF_WRITEBACK;
-	uint64_t flags = 0, head = 0;
+	uint64_t flags = 0, before[RANGE_WIDTH] = { 0 };
+	int tails = frame % RANGE_WIDTH; /* at most */
 
 	ask(kpageflags, frame * sizeof(flags), &flags);
-	if (flags >> KPF_COMPOUND_TAIL & 1 && flags >> KPF_THP & 1) {
-		ask(kpageflags, (frame & ~(RANGE_WIDTH - 1ULL)) * sizeof(head), &head);
-		flags |= head & heads;
-	}
-	return flags;
+	if ((flags >> KPF_COMPOUND_TAIL & 1) == 0 || (flags >> KPF_THP & 1) == 0)
+		return flags;
+	if (pread(kpageflags, before, tails * sizeof(flags), (frame - tails) * sizeof(flags)) < 0)
+		return flags;
+	while (--tails > 0 && before[tails] >> KPF_COMPOUND_TAIL & 1)
+		;
+	return tails < 0 ? flags : flags | (before[tails] & heads);
 }
 
 /* The frames that a step may write to swap. */

@@ -218,6 +218,11 @@ static int fail_page(struct step *s)
 	return !error || error == -EFAULT || error == -ENOMEM ? error : -EBUSY; /* EIO, EHWPOISON, ... */
 }
 
+static int merge_all(struct step *s)
+{
+	return prctl(67 /* PR_SET_MEMORY_MERGE */, s->constant, 0, 0, 0) ? -EFAULT : 0;
+}
+
 static int lock_page(struct step *s)
 {
 	return result_of(mlock(page_at(s->a), extent_of(s)));
@@ -571,6 +576,8 @@ static const struct verb {
 	{ .name = "hwpoison", .run = fail_page, .constant = MADV_HWPOISON },
 	{ .name = "soft_offline", .run = fail_page, .constant = MADV_SOFT_OFFLINE },
 	{ .name = "mergeable", .run = advise_page, .constant = MADV_MERGEABLE },
+	{ .name = "merge_any", .run = merge_all, .constant = 1 },
+	{ .name = "unmerge_any", .run = merge_all },
 	{ .name = "unmergeable", .run = advise_page, .constant = MADV_UNMERGEABLE },
 	{ .name = "pageout", .run = advise_page, .constant = MADV_PAGEOUT },
 	{ .name = "hugepage", .run = advise_page, .constant = MADV_HUGEPAGE },
@@ -578,6 +585,7 @@ static const struct verb {
 	{ .name = "collapse", .run = collapse_range },
 	{ .name = "process_madvise_collapse", .run = collapse_remote },
 	{ .name = "split", .run = split_page },
+	{ .name = "mthp", .run = enable_size },
 	{ .name = "reclaim", .run = reclaim_pages },
 	{ .name = "populate_read", .run = advise_page, .constant = MADV_POPULATE_READ },
 	{ .name = "populate_write", .run = advise_page, .constant = MADV_POPULATE_WRITE },

@@ -45,13 +45,29 @@ static void thp_bait(void)
 	madvise(map, 2 * HUGE_SIZE, MADV_DONTFORK);
 }
 
+#define SMALL_FOLIO 4 /* pages; the smallest size that anonymous memory can have */
+
+static bool small_folios;
+
+/* What a first touch of advised memory allocates: so many pages, or all of a range. */
+static int thp_size(bool small)
+{
+	int error;
+
+	if (access(THP "hugepages-16kB/enabled", W_OK))
+		return -EFAULT; /* before v6.8 */
+	small_folios = small;
+	error = write_file(THP "hugepages-2048kB/enabled", small ? "never" : "inherit");
+	return error ? error : write_file(THP "hugepages-16kB/enabled", small ? "madvise" : "never");
+}
+
 static int thp_start(void)
 {
 	static bool baited;
 	int error;
 
 	if (thp.changed)
-		return 0;
+		return small_folios ? thp_size(false) : 0;
 	error = settings_change(&thp);
 	if (error)
 		return error;
@@ -164,6 +180,11 @@ static int collapse_works(void)
 		error = errno;
 	munmap(map, 2 * HUGE_SIZE);
 	return error;
+}
+
+static int enable_size(struct step *s)
+{
+	return thp_size(s->value == SMALL_FOLIO && shared->range_pages > SMALL_FOLIO);
 }
 
 /* EAGAIN: a page that is still being read from swap is not waited for. */

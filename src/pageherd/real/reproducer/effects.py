@@ -23,7 +23,7 @@ def do(book: Ledger, step: Step, me: str, strict: bool) -> list[Ledger] | None:
         return []
     if step.arguments and isinstance(step.arguments[0], str) and step.arguments[0] in book.refs:
         return _use_reference(book, step, me, strict)
-    if verb in ("fork", "exit", "swapoff", "clear_soft_dirty", "pagemap", "drain"):
+    if verb in ("fork", "exit", "swapoff", "clear_soft_dirty", "pagemap", "drain", "mthp"):
         return _of_process(book, step, me)
     if verb.startswith(("process_vm", "ptrace")):
         return _remote(book, step)
