@@ -93,6 +93,8 @@ def operations(kernel: str, ops: tuple[str, ...]) -> tuple[str, ...]:
         ("2,1,0,1", (*SWAP, "pageout", "reclaim", "drain")),
         ("1,1,2,0", ("mmap", "read", "write", "mprotect", "dontneed", *TAKES, "write_ref", "exit")),
         ("2,1,1,1", ("mmap", "write", "fork", "exit", *TAKES[:3], "write_ref", "reclaim", "drain")),
+        ("2,1,0,1", (*SWAP, "reclaim", "drain", *scopes.MOVES)),
+        ("2,1,1,0", (*FORKS, *TAKES, "write_ref", "release", *scopes.MOVES)),
     ],
 )
 def test_images_are_what_is_reached(kernel: str, scope: str, ops: tuple[str, ...]) -> None:

@@ -114,7 +114,8 @@ class Search:
         self.words = self.states.view(np.uint64).reshape(ex.NR_RECORDS, -1)
         forget = self.forget
         if forget is None:
-            forget = forgettable(self.kernel, self.record, folios=self.scope.folio > 1)
+            verbs, folios = self.client.verbs, self.scope.folio > 1
+            forget = forgettable(self.kernel, self.record, verbs, folios=folios)
         self.work = work_record(self.scope, forget, tokens=self.tokens, symmetry=self.symmetry)
         self.broken = np.full((NR_PROMISES, 2), -1, np.int32)
         self._grow(FIRST_CAPACITY)

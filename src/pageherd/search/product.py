@@ -51,7 +51,9 @@ def _never() -> bool:
 class _Side:
     """What one kernel's half of the search works in."""
 
-    def __init__(self, scope: Scope, kernel: Kernel, table: Any, observe: Observe) -> None:
+    def __init__(
+        self, scope: Scope, kernel: Kernel, table: Any, verbs: Collection[str], observe: Observe
+    ) -> None:
         self.kernel = kernel
         self.table = table
         self.states = np.zeros(ex.NR_RECORDS, dtype(scope.layout))
@@ -59,7 +61,7 @@ class _Side:
         self.states[ex.BASE] = self.states[ex.EMPTY]
         self.words = self.states.view(np.uint64).reshape(ex.NR_RECORDS, -1)
         erased = observe in ("promises", "values")
-        forget = forgettable(kernel, folios=scope.folio > 1) if erased else 0
+        forget = forgettable(kernel, verbs=verbs, folios=scope.folio > 1) if erased else 0
         self.work = work_record(scope, forget, tokens=observe == "values")
 
     @property
@@ -85,7 +87,7 @@ class Product:
 
     def __post_init__(self) -> None:
         self.sides = tuple(
-            _Side(self.scope, kernel, table, self.observe)
+            _Side(self.scope, kernel, table, self.client.verbs, self.observe)
             for kernel, table in zip(self.kernels, self.tables, strict=True)
         )
         self.row = 2 * int(self.sides[0].work["bytes"][0]) + 8

@@ -48,6 +48,7 @@ class Scope:
     references: int
     slots: int
     folio: int = 1  # pages of a folio; more than one: all pages are those of one huge range
+    extra: tuple[str, ...] = ()  # operations that other scopes have only if `--ops` names them
 
     @property
     def layout(self) -> Layout:
@@ -75,6 +76,8 @@ LARGE: Final = Scope("large", 3, 2, 2, 1)
 FOLIO_PINS: Final = Scope("folio-pins", 2, 2, 1, 0, folio=2)
 FOLIO_SWAP: Final = Scope("folio-swap", 2, 2, 0, 2, folio=2)
 FOLIO_LARGE: Final = Scope("folio-large", 2, 2, 1, 2, folio=2)
+MOVES: Final = ("migrate", "move")
+MIGRATION: Final = Scope("migration", 2, 1, 2, 1, extra=MOVES)
 SCOPES: Final = MappingProxyType(
     {
         "small": (SMALL,),
@@ -82,6 +85,7 @@ SCOPES: Final = MappingProxyType(
         "three": (THREE,),
         "two-pages": (TWO_PAGES,),
         "large": (LARGE,),
+        "migration": (MIGRATION,),
         "folio": (FOLIO_PINS, FOLIO_SWAP),
         "folio-pins": (FOLIO_PINS,),
         "folio-swap": (FOLIO_SWAP,),
@@ -130,10 +134,11 @@ _TAKES: Final = (
     *("rdma_register_ro", "vfio_map", "vfio_map_ro"),
 )
 _REMOTE: Final = ("process_vm_readv", "process_vm_writev", "ptrace_peek", "ptrace_poke")
+_OF_ANY_FRAME: Final = ("reclaim", "migrate")  # mapped, cached, or only held by a reference
 OF_FOLIOS: Final = ("collapse", "split")
 OPERATIONS: Final = (
     *("mmap", *_PLAIN, "mprotect", "mremap", "clear_soft_dirty", "fork", "exit", *OF_FOLIOS),
-    *(*_TAKES, "write_ref", "release", *_REMOTE, "reclaim", "drain"),
+    *(*_TAKES, "write_ref", "release", *_REMOTE, "reclaim", "drain", *MOVES),
 )
 """Every verb of a hunt, in the order in which operations of equal length are tried.
 
@@ -147,6 +152,8 @@ ADVICE: Final = ("dontfork", "dofork", "wipeonfork")
 """Only in a hunt if `--ops` names them.  They make a child begin without a page, or with an empty
 one: as if it had been forked before the page was mapped, which is a program of the hunt, and no
 longer.  Their flags would multiply the states of each page by four, to no other end."""
+
+# MOVES, too, are only in a hunt if its scope or `--ops` names them: they nearly double its states.
 
 _WHOLE: Final = ("mmap", "collapse")
 """In a hunt with large folios always of all pages.  MADV_HUGEPAGE goes with mmap()."""
@@ -228,11 +235,14 @@ def chosen_verbs(
     return tuple(v for v in OPERATIONS if v in chosen and v not in without)
 
 
-def _left_out(scope: Scope) -> tuple[str, ...]:
+def _left_out(scope: Scope) -> set[str]:
     """What only `--ops` brings into a hunt of this scope."""
+    left = {*ADVICE, *MOVES}
     if scope.folio == 1:
-        return (*ADVICE, *OF_FOLIOS)
-    return (*ADVICE, *NOT_OF_FOLIOS, *(() if scope.slots else ("pageout", "reclaim")))
+        left.update(OF_FOLIOS)
+    else:
+        left.update(NOT_OF_FOLIOS, () if scope.slots else ("pageout", "reclaim"))
+    return left.difference(scope.extra)
 
 
 def client_of(
@@ -276,7 +286,7 @@ def _moves(scope: Scope, verb: str) -> Iterator[Move]:
         return
     for mm in range(scope.processes):
         yield from _moves_of(scope, verb, mm)
-    if verb == "reclaim":
+    if verb in _OF_ANY_FRAME:
         yield from (Move(verb, ref=ref) for ref in range(scope.references))
 
 
@@ -330,7 +340,7 @@ def _operation(scope: Scope, move: Move) -> Any:
     if move.ordered_by == ORDER_OF_PROCESSES and move.mm != NOBODY:
         place = move.order // (scope.page_orders * factorial(scope.references))
         mm = list(permutations(range(scope.processes)))[place].index(mm)
-    if move.verb == "reclaim":
+    if move.verb in _OF_ANY_FRAME:
         frame_from = FRAME_OF_REF if move.mm == NOBODY else FRAME_OF_PAGE
     value = {"mprotect": PROTECTIONS.get(move.prot, 0), "drain": ALL_CPUS}.get(move.verb, FRESH)
     operands = Operands(
