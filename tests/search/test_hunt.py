@@ -18,8 +18,9 @@ from pageherd.promises.table import BY_NAME
 from pageherd.rules.choose import choose, record
 from pageherd.search import expand as ex
 from pageherd.search.breadth import Search
+from pageherd.search.client import client_of
 from pageherd.search.hunt import Found, hunt
-from pageherd.search.scope import MOVES, ScopeError, chosen_verbs, client_of, scopes_of
+from pageherd.search.scope import MOVES, ScopeError, chosen_verbs, scopes_of
 
 FEW = ("mmap", "write", "read", "fork", "munmap", "exit", "vmsplice", "pageout", "drain", "release")
 PINS = (

@@ -86,8 +86,8 @@ def forgettable(
 ) -> int:
     """The bits of `forget.py` that are sound for `kernel`, in a hunt with the operations `verbs`.
 
-    `table` is the kernel's record, if at hand.  With large folios only what concerns references and folios: all else was argued for small
-    pages.
+    `table` is the kernel's record, if at hand.  With large folios, and where a topic brings
+    other pages, only what concerns references and folios: all else was argued for small pages.
     """
     own = {point: each for point, each in kernel.choices.items() if not each.trusted}
     if not all(point in _ON_PAGES and _is_plain(each.functions) for point, each in own.items()):

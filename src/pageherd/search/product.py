@@ -24,9 +24,10 @@ from pageherd.rules.choose import Kernel, blame
 from pageherd.search import expand as ex
 from pageherd.search import lockstep as ls
 from pageherd.search.breadth import Order
+from pageherd.search.client import Client, Move, client_of, empty_hunt_state
 from pageherd.search.forgettable import forgettable
 from pageherd.search.packing import work_record
-from pageherd.search.scope import Client, Move, Scope, client_of, empty_hunt_state
+from pageherd.search.scope import Scope
 
 Observe: TypeAlias = Literal["promises", "values", "copies", "counts"]
 
@@ -61,8 +62,8 @@ class _Side:
         self.states[ex.BASE] = self.states[ex.EMPTY]
         self.words = self.states.view(np.uint64).reshape(ex.NR_RECORDS, -1)
         erased = observe in ("promises", "values")
-        forget = forgettable(kernel, verbs=verbs, folios=scope.folio > 1) if erased else 0
-        self.work = work_record(scope, forget, tokens=observe == "values")
+        forget = forgettable(kernel, verbs=verbs, folios=scope.layout.large) if erased else 0
+        self.work = work_record(scope, forget, tokens=observe == "values" or scope.wide)
 
     @property
     def arrays(self) -> tuple[Any, Any, Any]:
