@@ -12,7 +12,8 @@ from pageherd.machine.layout import HUNT
 from pageherd.rules.choose import choose, record
 from pageherd.search import expand as ex
 from pageherd.search.breadth import Search
-from pageherd.search.scope import chosen_verbs, client_of, scopes_of
+from pageherd.search.client import client_of
+from pageherd.search.scope import chosen_verbs, scopes_of
 
 SCOPES = ("3,1,2,1", "2,2,1,1", "3,2,2,2")
 OPS = ("mmap", "write", "read", "fork", "exit", "rdma_register", "vmsplice", "pageout", "mremap")

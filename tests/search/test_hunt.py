@@ -18,8 +18,9 @@ from pageherd.promises.table import BY_NAME
 from pageherd.rules.choose import choose, record
 from pageherd.search import expand as ex
 from pageherd.search.breadth import Search
+from pageherd.search.client import client_of
 from pageherd.search.hunt import Found, hunt
-from pageherd.search.scope import ScopeError, chosen_verbs, client_of, scopes_of
+from pageherd.search.scope import MOVES, ScopeError, chosen_verbs, scopes_of
 
 FEW = ("mmap", "write", "read", "fork", "munmap", "exit", "vmsplice", "pageout", "drain", "release")
 PINS = (
@@ -29,6 +30,7 @@ PINS = (
 
 FORKS = ("mmap", "write", "fork", "exit", "vmsplice", "release")
 LOCKS = ("mmap", "write", "read", "fork", "exit", "mlock", "reclaim", "drain", "rdma_register")
+MOVED = ("mmap", "write", "fork", "exit", "mlock", "pageout", "rdma_register", *MOVES)
 TWO_PINS = ("mmap", "write", "fork", "exit", "rdma_register", "release", "drain")
 
 
@@ -73,6 +75,15 @@ def test_a_kernel_that_keeps_everything() -> None:
     assert {found.verdict(promise) for promise in found.asked} == {"kept"}
 
 
+@pytest.mark.parametrize("kernel", ["linux-5.10", "linux-7.3"])
+def test_pages_that_move_break_nothing_more(kernel: str) -> None:
+    """In the scope `migration` no program is shorter, and no promise breaks that `small` keeps."""
+    (plain,), (moving,) = hunt(kernel, "small"), hunt(kernel, "migration")
+    assert moving.complete
+    assert set(MOVES) <= set(moving.client.verbs)
+    assert shortest(moving) == shortest(plain)
+
+
 def test_a_bound_leaves_it_undetermined() -> None:
     found = one("linux-7.3", ops=FEW, max_states=50)
     assert not found.complete
@@ -95,6 +106,7 @@ def test_tokens_and_symmetry_change_no_verdict(kernel: str, ops: tuple[str, ...]
     [
         *((scope, "linux-6.12", FORKS) for scope in ("2,1,1,1", "2,1,2,0", "3,1,0,1", "2,2,0,1")),
         *((scope, "linux-6.12", PINS) for scope in ("2,1,1,1", "2,1,2,0", "3,1,0,1", "2,2,0,1")),
+        *((scope, "linux-6.12", MOVED) for scope in ("2,1,1,1", "3,1,0,1", "2,2,0,1")),
         # names are gone through one after the other: forks of two pins
         ("2,2,2,0", "linux-6.12", TWO_PINS),
         ("2,2,2,0", "linux-5.10", TWO_PINS),

@@ -11,14 +11,15 @@ from pageherd.machine.layout import HUNT
 from pageherd.machine.verbs import PROT_WORDS
 from pageherd.promises.table import PROMISES
 from pageherd.rules.choose import choose, record
+from pageherd.search import client, forget
 from pageherd.search import expand as ex
-from pageherd.search import forget
 from pageherd.search import scope as scopes
 from pageherd.search.breadth import Search
+from pageherd.search.client import client_of
 from pageherd.search.forgettable import forgettable
 from pageherd.search.hunt import hunt
 from pageherd.search.packing import work_record
-from pageherd.search.scope import chosen_verbs, client_of, scopes_of
+from pageherd.search.scope import chosen_verbs, scopes_of
 
 KERNELS = ("linux-4.19", "linux-5.8", "linux-5.10", "linux-5.18", "linux-6.1", "linux-7.3")
 PROPOSALS = ("unshare-2021", "three-state", "no-mapcount", "exclusive-bit")
@@ -47,8 +48,14 @@ CURIOUS = ("s.pte[0, 0] & 8", "s['want'][0, 0] == 1", "has_flag(s, frame, 2)", "
 def search(kernel: str, scope: str, ops: tuple[str, ...], kept: int | None) -> Search:
     chosen, (bounds,) = choose(kernel), scopes_of(scope)
     table = record(chosen, HUNT)
-    client = client_of(bounds, chosen, table, chosen_verbs(ops))
-    done = Search(bounds, chosen, client, table, forget=kept, settle=False)
+    done = Search(
+        bounds,
+        chosen,
+        client_of(bounds, chosen, table, chosen_verbs(ops)),
+        table,
+        forget=kept,
+        settle=False,
+    )
     assert done.run()
     return done
 
@@ -80,7 +87,7 @@ def shortest(done: Search) -> dict[str, int | None]:
 
 def operations(kernel: str, ops: tuple[str, ...]) -> tuple[str, ...]:
     """Those of `ops` that the kernel has; all but the advice for fork if there are none."""
-    chosen = ops or tuple(v for v in scopes.OPERATIONS if v not in scopes.ADVICE)
+    chosen = ops or scopes.BASE
     return tuple(verb for verb in chosen if verb not in choose(kernel).absent())
 
 
@@ -93,6 +100,8 @@ def operations(kernel: str, ops: tuple[str, ...]) -> tuple[str, ...]:
         ("2,1,0,1", (*SWAP, "pageout", "reclaim", "drain")),
         ("1,1,2,0", ("mmap", "read", "write", "mprotect", "dontneed", *TAKES, "write_ref", "exit")),
         ("2,1,1,1", ("mmap", "write", "fork", "exit", *TAKES[:3], "write_ref", "reclaim", "drain")),
+        ("2,1,0,1", (*SWAP, "reclaim", "drain", *scopes.MOVES)),
+        ("2,1,1,0", (*FORKS, *TAKES, "write_ref", "release", *scopes.MOVES)),
     ],
 )
 def test_images_are_what_is_reached(kernel: str, scope: str, ops: tuple[str, ...]) -> None:
@@ -126,7 +135,7 @@ def test_tracking_changes_nothing_but_one_fault(kernel: str) -> None:
 def test_no_access_at_all_adds_nothing(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ops = operations(kernel, ())
     without = search(kernel, "1,1,1,1", ops, None)
-    monkeypatch.setattr(scopes, "_PROTECTIONS", PROT_WORDS)
+    monkeypatch.setattr(client, "_PROTECTIONS", PROT_WORDS)
     assert shortest(search(kernel, "1,1,1,1", ops, None)) == shortest(without)
 
 

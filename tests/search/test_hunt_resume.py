@@ -23,9 +23,10 @@ from pageherd.rules.choose import choose, record
 from pageherd.search import breadth, checkpoint, keeper, product
 from pageherd.search.breadth import Search
 from pageherd.search.checkpoint import CheckpointError
+from pageherd.search.client import client_of
 from pageherd.search.diff import diff
 from pageherd.search.hunt import Found, hunt
-from pageherd.search.scope import chosen_verbs, client_of, scopes_of
+from pageherd.search.scope import chosen_verbs, scopes_of
 
 OPS = ("mmap", "write", "read", "fork", "munmap", "vmsplice", "odirect_read", "pageout")
 SCOPE = "2,1,1,1"

@@ -12,9 +12,10 @@ from pageherd.promises.table import PROMISES
 from pageherd.rules.choose import choose, record
 from pageherd.search import expand as ex
 from pageherd.search.breadth import Search
+from pageherd.search.client import client_of
 from pageherd.search.forecast import forecast
 from pageherd.search.hunt import Finding, hunt
-from pageherd.search.scope import ADVICE, OPERATIONS, Scope, chosen_verbs, client_of, scopes_of
+from pageherd.search.scope import BASE, Scope, chosen_verbs, scopes_of
 
 BREAKING = ("linux-4.19", "linux-5.8", "linux-5.10", "linux-5.18", "linux-6.12", "unshare-2021")
 FORKS = (
@@ -31,7 +32,7 @@ def search(
 ) -> Search:
     chosen, (bounds,) = choose(kernel), scopes_of(scope)
     table = record(chosen, HUNT)
-    has = tuple(verb for verb in ops or OPERATIONS if verb not in (*chosen.absent(), *ADVICE))
+    has = tuple(verb for verb in ops or BASE if verb not in chosen.absent())
     client = client_of(bounds, chosen, table, chosen_verbs(has))
     done = Search(bounds, chosen, client, table, settle=settle, unasked=unasked)
     assert done.run()

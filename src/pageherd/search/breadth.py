@@ -22,9 +22,10 @@ from pageherd.machine.state import LIVE
 from pageherd.promises.table import BY_NAME
 from pageherd.rules.choose import Kernel, blame
 from pageherd.search import expand as ex
+from pageherd.search.client import Client, empty_hunt_state
 from pageherd.search.forgettable import forgettable
 from pageherd.search.packing import work_record
-from pageherd.search.scope import Client, Scope, empty_hunt_state
+from pageherd.search.scope import Scope
 from pageherd.search.store import NR_PROMISES
 
 FIRST_CAPACITY: Final = 1 << 16
@@ -114,8 +115,10 @@ class Search:
         self.words = self.states.view(np.uint64).reshape(ex.NR_RECORDS, -1)
         forget = self.forget
         if forget is None:
-            forget = forgettable(self.kernel, self.record, folios=self.scope.folio > 1)
-        self.work = work_record(self.scope, forget, tokens=self.tokens, symmetry=self.symmetry)
+            verbs, folios = self.client.verbs, self.scope.layout.large
+            forget = forgettable(self.kernel, self.record, verbs, folios=folios)
+        tokens = self.tokens or self.scope.wide
+        self.work = work_record(self.scope, forget, tokens=tokens, symmetry=self.symmetry)
         self.broken = np.full((NR_PROMISES, 2), -1, np.int32)
         self._grow(FIRST_CAPACITY)
         self._start()

@@ -18,7 +18,8 @@ from pageherd.cache import user_cache
 from pageherd.errors import PageherdError
 from pageherd.machine.jit import cache_directory
 from pageherd.rules.choose import Kernel
-from pageherd.search.scope import Client, Scope
+from pageherd.search.client import Client
+from pageherd.search.scope import Scope
 
 _MAGIC: Final = b"pageherd checkpoint 2\n"
 _ARRAYS: Final = ("codes", "parents", "edges")

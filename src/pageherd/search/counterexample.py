@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pageherd.litmus.syntax import KERNEL, Argument, Huge, Keeps, PageOf, Step, Test
 from pageherd.machine.verbs import VERBS, Actor, Kind, Result
 from pageherd.search.check import Checker, Chosen
-from pageherd.search.scope import NOBODY, Move
+from pageherd.search.client import NOBODY, Move
 
 if TYPE_CHECKING:
     from pageherd.search.breadth import Order, Search
@@ -54,7 +54,7 @@ class _Names:
             self.takers[result] = thread
         if move.verb == "exit":
             self.live.remove(thread)
-        kinds = () if move.verb == "drain" else verb.arguments
+        kinds = verb.arguments[: len(verb.arguments) - verb.optional]
         return Step(thread, move.verb, tuple(self._arguments(move, kinds)), result)
 
     def _actor(self, move: Move) -> str:

@@ -19,9 +19,10 @@ from pageherd.promises.table import DEFAULT, PROMISES
 from pageherd.rules.choose import Progress, choose, record
 from pageherd.search import checkpoint, counterexample
 from pageherd.search import lockstep as ls
+from pageherd.search.client import Client
 from pageherd.search.keeper import Keeper, keeper, noticing
 from pageherd.search.product import MAX_STATES, Observe, Product, Watcher, client_of_both
-from pageherd.search.scope import Client, Scope, chosen_verbs, scopes_of
+from pageherd.search.scope import Scope, chosen_verbs, scopes_of
 from pageherd.search.why import (
     REGISTER,
     Observer,

@@ -21,14 +21,9 @@ from pageherd.machine.watch import ALIVE
 from pageherd.promises.checks import check_state
 from pageherd.promises.leaks import check_leaks
 from pageherd.search.canonical import canonical
+from pageherd.search.client import ANY, MAPPED, NOBODY, ORDER_OF_PROCESSES
 from pageherd.search.forget import simplify
 from pageherd.search.packing import Work, decode, encode
-from pageherd.search.scope import (
-    ANY,
-    MAPPED,
-    NOBODY,
-    ORDER_OF_PROCESSES,
-)
 from pageherd.search.store import NR_PROMISES, breaches_of, hash_words, same_words
 
 # the records of `states`

@@ -273,7 +273,7 @@ def forget_flags(s: State, ref: int) -> None:
 
 @helper
 def frames_in_reach(s: State) -> int:
-    """The frames, as bits, that some page maps or finds in the swap cache."""
+    """The frames, as bits, that some page maps or finds in the swap cache, or that a file has."""
     one = np.int64(1)
     reach = one  # the zero page always is
     for mm in range(s.nr_mms):
@@ -285,6 +285,9 @@ def frames_in_reach(s: State) -> int:
                 reach |= one << to
             elif pte & PTE_SWAP and s.slot_frame[to] != 0:
                 reach |= one << (word(s.slot_frame[to]) - 1)
+    for file in range(s.nr_pages):
+        if s.file_frame[file] != 0:
+            reach |= one << (word(s.file_frame[file]) - 1)
     return reach  # type: ignore[return-value]
 
 
@@ -384,8 +387,8 @@ def forget_out_of_reach(s: State, w: Work) -> None:
 
 @helper
 def advise(s: State, mm: int) -> None:
-    """MADV_HUGEPAGE goes with every mmap(): nothing comes between them."""
-    for page in range(s.nr_pages):
+    """MADV_HUGEPAGE goes with every mmap() of a huge range: nothing comes between them."""
+    for page in range(s.nr_pages if s.nr_huge > 1 else 0):
         if word(s.vma[mm, page]) & VM_MAPPED:
             s.vma[mm, page] = word(s.vma[mm, page]) | VM_HUGEPAGE
 

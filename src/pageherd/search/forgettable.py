@@ -7,7 +7,7 @@ maps or finds in the swap cache, nothing is forgotten but what no rule can see.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import FunctionType
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from pageherd.machine.jit import records
 from pageherd.machine.layout import HUNT, dtype
 from pageherd.rules.choose import Kernel
 from pageherd.search import forget
+from pageherd.search.scope import MOVES, OPERATIONS
 
 _REUSES_EXCLUSIVE: Final = (
     "by-exclusive",
@@ -31,6 +32,8 @@ _NEVER_UPGRADES: Final = {"mprotect-upgrade": ("never",), "swapin-read-maps": ("
 _KEEPS_BATCH: Final = {"reuse": ("by-mapcount", "by-refcount", "by-state")}
 """Reuse of a page that a forced write has just faulted in does not drain the LRU batch; so that it
 does not matter whether the zero page was mapped before."""
+_MOVES_EXCLUSIVE: Final = {"migration-exclusive": ("in-the-entry",)}
+"""A page that moves is exclusive afterwards if it was, whether its entry was writable or not."""
 _MARKED_AT_BIRTH: Final = {"marks": ("anon-exclusive",)}
 """The same, if exclusive pages are reused, since such a page is exclusive."""
 _EXACT: Final = {"counting": ("exact", "exact-and-total", "mm-ids", "mm-ids-only")}
@@ -67,8 +70,10 @@ _PLAIN: Final = frozenset(
 _WALKS: Final = frozenset(("find_mapping", "maps_here"))
 _ASKS_PLAINLY: Final = _WALKS | {"is_exclusive"}
 """Helpers that look at no more of other fields than is never forgotten."""
-_NOT_IN_HUNTS: Final = ("ksm", "migration", "move", "lazyfree", "huge", "collapse")
+_NOT_IN_HUNTS: Final = ("ksm", "lazyfree", "huge", "collapse")
 """How the names of decision points begin that no operation of a hunt comes to."""
+_OF_MOVES: Final = ("migration", "move")
+"""Likewise, unless pages are moved."""
 _TRACKS: Final[Mapping[str, tuple[str, ...]]] = {
     "force": ("cow-broken-and-dirty", "exclusive"),
     "mprotect-upgrade": ("never", "exclusive-dirty", "exclusive"),
@@ -76,11 +81,13 @@ _TRACKS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def forgettable(kernel: Kernel, table: Any = None, *, folios: bool = False) -> int:
-    """The bits of `forget.py` that are sound for `kernel`; `table` is its record, if at hand.
+def forgettable(
+    kernel: Kernel, table: Any = None, verbs: Collection[str] = OPERATIONS, *, folios: bool = False
+) -> int:
+    """The bits of `forget.py` that are sound for `kernel`, in a hunt with the operations `verbs`.
 
-    With large folios only what concerns references and folios: all else was argued for small
-    pages.
+    `table` is the kernel's record, if at hand.  With large folios, and where a topic brings
+    other pages, only what concerns references and folios: all else was argued for small pages.
     """
     own = {point: each for point, each in kernel.choices.items() if not each.trusted}
     if not all(point in _ON_PAGES and _is_plain(each.functions) for point, each in own.items()):
@@ -90,8 +97,14 @@ def forgettable(kernel: Kernel, table: Any = None, *, folios: bool = False) -> i
     bits = forget.FOLL_FLAGS | forget.OUT_OF_REACH
     if "unshare" not in own:  # which may be asked about the zero page
         bits |= forget.ZERO_PINS
+    moves = not set(MOVES).isdisjoint(verbs)
+    asked = [
+        (point, each.functions)
+        for point, each in kernel.choices.items()
+        if not point.startswith(_NOT_IN_HUNTS if moves else (*_NOT_IN_HUNTS, *_OF_MOVES))
+    ]
     reuses_exclusive = _reuses_exclusive(kernel, table)
-    if not _look_at(kernel, "mm_has_pinned") or (not own and _agree(kernel, _PINS_ARE_OWN)):
+    if not _look_at(asked, "mm_has_pinned") or (not own and _agree(kernel, _PINS_ARE_OWN)):
         bits |= forget.HAS_PINNED
     marked_at_birth = reuses_exclusive and _agree(kernel, _MARKED_AT_BIRTH)
     if _agree(kernel, _KEEPS_BATCH) or marked_at_birth:
@@ -99,18 +112,19 @@ def forgettable(kernel: Kernel, table: Any = None, *, folios: bool = False) -> i
     knows_mapped = _agree(kernel, _EXACT) or _agree(kernel, _BY_RMAP)
     if knows_mapped:
         bits |= forget.MAP_COUNT
-    exclusive = reuses_exclusive and _agree(kernel, _EXCLUSIVE_STAYS)
+    stays = _agree(kernel, _EXCLUSIVE_STAYS) and (not moves or _agree(kernel, _MOVES_EXCLUSIVE))
+    exclusive = reuses_exclusive and stays
     # what the rules that track writes decide by an entry's bits: whether one more fault on an
     # exclusive page, which is then reused, sets the write bit; or nothing, since the fault before
     # them set the bits
     known = _agree(kernel, _TRACKS) and (exclusive or _agree(kernel, _NEVER_UPGRADES))
-    skipped = tuple(_TRACKS) if known and not _look_at(kernel, "PTE_SOFT_DIRTY", *_TRACKS) else ()
+    skipped = tuple(_TRACKS) if known and not _look_at(asked, "PTE_SOFT_DIRTY", *_TRACKS) else ()
     if exclusive and skipped:
         bits |= forget.WRITE_BIT
-    if not _look_at(kernel, "PTE_SOFT_DIRTY", *skipped):
+    if not _look_at(asked, "PTE_SOFT_DIRTY", *skipped):
         bits |= forget.SOFT_DIRTY
     # a kernel that takes a mapped page for an unmapped one writes it to swap with entries left
-    if knows_mapped and not _look_at(kernel, "PTE_DIRTY", *skipped):
+    if knows_mapped and not _look_at(asked, "PTE_DIRTY", *skipped):
         bits |= forget.PTE_DIRTIES
     return bits
 
@@ -172,13 +186,10 @@ def _names(function: Any) -> frozenset[str]:
     return frozenset(found)
 
 
-def _look_at(kernel: Kernel, name: str, *skipped: str) -> bool:
+def _look_at(asked: Iterable[tuple[str, Iterable[Any]]], name: str, *skipped: str) -> bool:
     """Whether a rule mentions a field or constant, but for those at the decision points skipped."""
     return any(
-        _mentions(rule, name)
-        for point, chosen in kernel.choices.items()
-        if point not in skipped and not point.startswith(_NOT_IN_HUNTS)
-        for rule in chosen.functions
+        _mentions(rule, name) for point, rules in asked if point not in skipped for rule in rules
     )
 
 

@@ -22,10 +22,11 @@ from pageherd.rules.catalog import POINTS
 from pageherd.rules.choose import Progress, choose, record
 from pageherd.search import checkpoint
 from pageherd.search.breadth import MAX_STATES, Progressed, Search, Watcher
+from pageherd.search.client import Client, client_of
 from pageherd.search.counterexample import counterexample, test_of
 from pageherd.search.forgettable import trusts_marks
 from pageherd.search.keeper import Keeper, keeper, noticing
-from pageherd.search.scope import Client, Scope, chosen_verbs, client_of, scopes_of
+from pageherd.search.scope import Scope, chosen_verbs, scopes_of
 from pageherd.search.verdict import BROKEN, KEPT, UNDETERMINED, Word
 
 

@@ -24,6 +24,7 @@ from pageherd.machine.state import (
 from pageherd.machine.watch import ALIVE
 from pageherd.promises.checks import check_state
 from pageherd.search.canonical import compare_codes, compare_orders, make_keys
+from pageherd.search.client import ANY, MAPPED, NOBODY
 from pageherd.search.expand import (
     BASE,
     EMPTY,
@@ -36,7 +37,6 @@ from pageherd.search.expand import (
 )
 from pageherd.search.forget import simplify
 from pageherd.search.packing import FRESH, Work, decode, encode, put, rename
-from pageherd.search.scope import ANY, MAPPED, NOBODY
 from pageherd.search.store import breaches_of, hash_words, same_words
 
 # what is compared after each operation

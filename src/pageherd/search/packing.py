@@ -20,10 +20,19 @@ import numpy as np
 from pageherd.machine.folio import compound_head, folio_nr_pages, has_folios
 from pageherd.machine.jit import ALARM_NO_FRAME, ALARM_OVERFLOW, helper
 from pageherd.machine.layout import Layout, State, words_compared
-from pageherd.machine.state import PTE_PRESENT, PTE_SWAP, REF_SHARED, ZERO_FRAME
+from pageherd.machine.state import (
+    PTE_PRESENT,
+    PTE_SWAP,
+    REF_MAP_SHARED,
+    REF_SHARED,
+    ZERO_FRAME,
+)
 
 if TYPE_CHECKING:
     from pageherd.search.scope import Scope
+
+Sizes: TypeAlias = tuple[int, int, int, int]
+"""Processes, pages, references, swap slots."""
 
 Work: TypeAlias = Any
 """One record of `work_dtype`: the permutations, and room for the codes being compared."""
@@ -39,20 +48,24 @@ _MAX_NIBBLE: Final = 15
 _MAX_BYTE: Final = 255
 
 
-def held_frames(mms: int, pages: int, refs: int, slots: int, folio: int = 1) -> int:
+def held_frames(sizes: Sizes, folio: int = 1, *, files: bool = False) -> int:
     """Frames that can be held between operations: mapped, cached, referenced, in the one batch.
 
-    One page of a large folio holds all of it.
+    One page of a large folio holds all of it.  The page cache holds the pages of a file.
     """
-    return (mms * pages + refs + 1) * folio + slots
+    mms, pages, refs, slots = sizes
+    return (mms * pages + refs + 1) * folio + slots + (pages if files else 0)
 
 
-def code_bytes(mms: int, pages: int, refs: int, slots: int, tokens: bool, folio: int = 1) -> int:
-    """Bytes of a code, rounded up to whole words."""
-    frames = held_frames(mms, pages, refs, slots, folio)
-    large = folio > 1
-    of_page, of_frame = (7, _LARGE_FRAME_BYTES) if large else (3, _FRAME_BYTES)
+def code_bytes(sizes: Sizes, tokens: bool, folio: int = 1, *, wide: bool = False) -> int:
+    """Bytes of a code, rounded up to whole words; `wide`: every flag is kept, and files are."""
+    mms, pages, refs, slots = sizes
+    frames = held_frames(sizes, folio, files=wide)
+    of_page, of_frame = 3, _FRAME_BYTES
+    if wide or folio > 1:
+        of_page, of_frame = (9 if wide else 7), _LARGE_FRAME_BYTES
     plain = mms * (1 + of_page * pages) + 3 * refs + 2 * slots + 2 + of_frame * frames
+    plain += pages if wide else 0
     kept = mms * pages + slots + frames + 1 if tokens else 0
     return (plain + kept + 7) // 8 * 8
 
@@ -62,7 +75,10 @@ def work_dtype(layout: Layout) -> np.dtype[Any]:
     """The dtype of a `Work` record; sized by the layout, so that scopes share compiled code."""
     sizes = layout.mms, layout.pages, layout.refs
     orders = int(np.prod([np.prod(np.arange(1, size + 1)) for size in sizes]))
-    longest = code_bytes(*sizes, layout.slots, True, 2 if layout.large else 1)
+    every = (*sizes, layout.slots)
+    longest = code_bytes(every, True, 2 if layout.large else 1)
+    if layout.large:
+        longest = max(longest, code_bytes(every, True, wide=True))
     orders_of_pages, most = factorial(layout.pages), max(layout.mms, layout.refs)
     return np.dtype(
         [
@@ -70,6 +86,7 @@ def work_dtype(layout: Layout) -> np.dtype[Any]:
             ("refs", "i8"),  # of the scope
             ("held", "i8"),  # frames that a code has room for
             ("bytes", "i8"),  # of a code
+            ("wide", "i8"),  # whether all flags of mappings and entries are kept, and the file
             ("tokens", "i8"),  # whether real values are kept
             ("forget", "i8"),  # what may be forgotten, in the bits of `forget.py`
             ("settled", "i8"),  # promises, as bits, of which nothing more is to be found out
@@ -128,9 +145,10 @@ def work_record(
     work["page_orders"] = len(of_pages) if symmetry else 1
     work["page_step"] = factorial(refs)
     work["refs"] = refs
-    work["held"] = held_frames(*sizes, folio)
+    work["wide"] = int(scope.wide)
+    work["held"] = held_frames(sizes, folio, files=scope.wide)
     work["compared"] = words_compared(layout) // 8
-    work["bytes"] = code_bytes(*sizes, tokens, folio)
+    work["bytes"] = code_bytes(sizes, tokens, folio, wide=scope.wide)
     work["tokens"] = int(tokens)
     work["forget"] = forget
     return work
@@ -252,6 +270,12 @@ def two_at(w: Work, at: int) -> int:
 
 
 @helper
+def new_page_name(w: Work, page: int) -> int:
+    """The new name of a page, plus one, from the old one, plus one; 0 is none."""
+    return 1 + word(w.page_to[page - 1]) if page else 0
+
+
+@helper
 def encode(s: State, w: Work, order: int, buffer: int) -> None:
     """Write the code of the state, renamed by `order`, to w.code[buffer]."""
     mms, pages, refs, slots = word(s.nr_mms), word(s.nr_pages), word(w.refs), word(s.nr_slots)
@@ -283,6 +307,9 @@ def encode(s: State, w: Work, order: int, buffer: int) -> None:
                 at = put_two(w, buffer, at, word(s.vma[mm, page]))
                 at = put_two(w, buffer, at, pte)
                 at = put(w, buffer, at, want)
+                if w.wide:
+                    at = put(w, buffer, at, word(s.freed[mm, page]))
+                    at = put(w, buffer, at, new_page_name(w, word(s.vma_file[mm, page])))
             else:
                 at = put(w, buffer, at, word(s.vma[mm, page]))
                 at = put(w, buffer, at, pte | want << 6)
@@ -290,16 +317,19 @@ def encode(s: State, w: Work, order: int, buffer: int) -> None:
     for i in range(refs):
         ref = w.ref_at[order, i]
         held = word(s.ref_frame[ref])
-        owner, page = 0, word(s.ref_page[ref])
+        owner, page, state = 0, word(s.ref_page[ref]), word(s.ref_state[ref])
         if held:
             held = 1 + number_frame(s, w, held - 1)
-            if word(s.ref_state[ref]) & REF_SHARED == 0:
+            if state & REF_SHARED == 0:
                 owner = word(w.mm_to[s.ref_mm[ref]])
-        if page:
-            page = 1 + word(w.page_to[page - 1])
+        page = new_page_name(w, page)
         at = put(w, buffer, at, held)
         at = put(w, buffer, at, word(s.ref_flags[ref]))
-        at = put(w, buffer, at, owner | page << 3 | word(s.ref_state[ref]) << 6)
+        at = put(w, buffer, at, owner | (state & REF_MAP_SHARED) | page << 3 | (state & 3) << 6)
+    if has_folios(s) and w.wide:
+        for i in range(pages):
+            cached = word(s.file_frame[w.page_at[order, i]])
+            at = put(w, buffer, at, 1 + number_frame(s, w, cached - 1) if cached else 0)
     number_the_rest(s, w)
     at = encode_frames(s, w, buffer, at)
     if w.tokens:
@@ -432,6 +462,10 @@ def decode(w: Work, s: State) -> None:
                 s.vma[mm, page] = two_at(w, at + 1)
                 s.pte[mm, page] = pte
                 s.want[mm, page] = w.row[at + 5]
+                if w.wide:
+                    s.freed[mm, page] = w.row[at + 6]
+                    s.vma_file[mm, page] = w.row[at + 7]
+                    at += 2
                 s.pte_to[mm, page] = word(w.row[at + 6]) - (1 if pte & PTE_SWAP else 0)
                 at += 7
                 continue
@@ -446,10 +480,14 @@ def decode(w: Work, s: State) -> None:
             s.ref_frame[ref] = w.row[at]
             s.ref_times[ref] = 1
             s.ref_flags[ref] = w.row[at + 1]
-            s.ref_mm[ref] = w.row[at + 2] & 7
+            s.ref_mm[ref] = w.row[at + 2] & 3
             s.ref_page[ref] = w.row[at + 2] >> 3 & 7
-            s.ref_state[ref] = w.row[at + 2] >> 6
+            s.ref_state[ref] = w.row[at + 2] >> 6 | (w.row[at + 2] & REF_MAP_SHARED)
         at += 3
+    if has_folios(s) and w.wide:
+        for page in range(pages):
+            s.file_frame[page] = w.row[at]
+            at += 1
     for slot in range(slots):
         s.swap_count[slot] = w.row[at] & 63
         s.slot_content[slot] = w.row[at] >> 6

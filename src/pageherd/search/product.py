@@ -24,9 +24,10 @@ from pageherd.rules.choose import Kernel, blame
 from pageherd.search import expand as ex
 from pageherd.search import lockstep as ls
 from pageherd.search.breadth import Order
+from pageherd.search.client import Client, Move, client_of, empty_hunt_state
 from pageherd.search.forgettable import forgettable
 from pageherd.search.packing import work_record
-from pageherd.search.scope import Client, Move, Scope, client_of, empty_hunt_state
+from pageherd.search.scope import Scope
 
 Observe: TypeAlias = Literal["promises", "values", "copies", "counts"]
 
@@ -51,7 +52,9 @@ def _never() -> bool:
 class _Side:
     """What one kernel's half of the search works in."""
 
-    def __init__(self, scope: Scope, kernel: Kernel, table: Any, observe: Observe) -> None:
+    def __init__(
+        self, scope: Scope, kernel: Kernel, table: Any, verbs: Collection[str], observe: Observe
+    ) -> None:
         self.kernel = kernel
         self.table = table
         self.states = np.zeros(ex.NR_RECORDS, dtype(scope.layout))
@@ -59,8 +62,8 @@ class _Side:
         self.states[ex.BASE] = self.states[ex.EMPTY]
         self.words = self.states.view(np.uint64).reshape(ex.NR_RECORDS, -1)
         erased = observe in ("promises", "values")
-        forget = forgettable(kernel, folios=scope.folio > 1) if erased else 0
-        self.work = work_record(scope, forget, tokens=observe == "values")
+        forget = forgettable(kernel, verbs=verbs, folios=scope.layout.large) if erased else 0
+        self.work = work_record(scope, forget, tokens=observe == "values" or scope.wide)
 
     @property
     def arrays(self) -> tuple[Any, Any, Any]:
@@ -85,7 +88,7 @@ class Product:
 
     def __post_init__(self) -> None:
         self.sides = tuple(
-            _Side(self.scope, kernel, table, self.observe)
+            _Side(self.scope, kernel, table, self.client.verbs, self.observe)
             for kernel, table in zip(self.kernels, self.tables, strict=True)
         )
         self.row = 2 * int(self.sides[0].work["bytes"][0]) + 8
