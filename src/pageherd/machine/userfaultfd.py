@@ -198,7 +198,7 @@ def rwprotect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None
     """change_pte_range(), MM_CP_UFFD_RWP: whatever is there, also the zero page; no marker."""
     pte = pte_of(s, mm, page)
     if pte & PTE_MIGRATION:
-        pte = readable_migration_entry(s, t, k, pte)
+        pte = readable_migration_entry(s, t, k, mm, page, pte)
     if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION | PTE_HWPOISON):
         pte |= PTE_UFFD_WP
     s.pte[mm, page] = restore_none(s, mm, page, pte) if pte & PTE_PRESENT else pte
