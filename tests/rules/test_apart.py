@@ -48,8 +48,6 @@ NOT_APART = {
 }
 
 PAIRS_NOT_APART = {
-    ("reclaim-skips", "pinned-before-swap", "pinned"): "whoever holds a page keeps it from being"
-    " freed; d824ec2a1546 saves the buffers of a pinned page of a file, which are left out",
     ("vma-merge", "unfaulted-too", "sticky-soft-dirty"): "no verb tells soft-dirty bits:"
     " `pageherd real` does, of merged-mapping-soft-dirty on 7.3",
 }

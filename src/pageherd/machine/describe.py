@@ -22,6 +22,7 @@ _PAGE_FLAGS: Final = (
     (st.PG_WRITEBACK, "write-back"),
     (st.PG_ISOLATED, "isolated"),
     (st.PG_FILE, "page cache"),
+    (st.PG_PRIVATE, "buffers"),
     (st.PG_HUGETLB, "hugetlb"),
     (st.PG_KSM, "KSM"),
     (st.PG_STABLE_NODE, "stable node"),

@@ -45,6 +45,7 @@ from pageherd.machine.state import (
     OK,
     PG_DIRTY,
     PG_FILE,
+    PG_PRIVATE,
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -85,8 +86,16 @@ def cached_page(s: State, t: int, file: int) -> int:
 def remove_from_page_cache(s: State, frame: int) -> None:
     """filemap_remove_folio(): the page is in no file any more, and the cache lets it go."""
     s.file_frame[int(s.frame_index[frame])] = 0
-    clear_flag(s, frame, PG_FILE | PG_DIRTY)
+    clear_flag(s, frame, PG_FILE | PG_DIRTY | PG_PRIVATE)
     put_page(s, frame)
+
+
+@helper
+def tell_of_store(s: State, frame: int) -> None:
+    """page_mkwrite(), write_begin(): the page becomes dirty; on disk it also gets buffers."""
+    set_flag(s, frame, PG_DIRTY)
+    if s.file_kind == FILE_DISK:
+        set_flag(s, frame, PG_PRIVATE)
 
 
 @helper
@@ -191,7 +200,7 @@ def file_map(s: State, t: int, k: KernelRecord) -> int:
     else:
         frame = int(s.t_frame[t])
         if write:
-            set_flag(s, frame, PG_DIRTY)  # do_page_mkwrite(), fault_dirty_shared_page()
+            tell_of_store(s, frame)  # do_page_mkwrite(), fault_dirty_shared_page()
         page_add_rmap(s, t, k, frame, mm, page)
         set_pte(s, mm, page, pte, frame)
         unlock_page(s, frame)
@@ -208,7 +217,7 @@ def wp_mkwrite(s: State, t: int, k: KernelRecord) -> int:
     mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
     if locked_by_other(s, t, frame) or ptl_taken(s, t, mm):
         return steps.BLOCKED
-    set_flag(s, frame, PG_DIRTY)
+    tell_of_store(s, frame)
     if pte_same(s, t, mm, page):
         reuse_entry(s, t, mm, page)
     unhold(s, t, HOLD_FRAME)
@@ -239,7 +248,7 @@ def write_file(s: State, t: int, k: KernelRecord) -> int:
         return steps.BLOCKED
     frame = cached_page(s, t, file)
     s.content[frame] = s.t_value[t]
-    set_flag(s, frame, PG_DIRTY)
+    tell_of_store(s, frame)
     note_file_store(s, frame, int(s.t_value[t]))
     s.t_result[t] = OK
     return steps.IDLE

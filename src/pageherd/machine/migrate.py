@@ -81,6 +81,7 @@ from pageherd.machine.state import (
     PG_KSM,
     PG_LAZYFREE,
     PG_PARTIALLY_MAPPED,
+    PG_PRIVATE,
     PG_STABLE_NODE,
     PG_WRITEBACK,
     PTE_DIRTY,
@@ -327,8 +328,9 @@ def take_over(s: State, old: int, new: int) -> None:
         page_ref_add(s, old, -nr)
     if has_flag(s, old, PG_FILE):
         s.file_frame[int(s.frame_index[old])] = new + 1
-        clear_flag(s, old, PG_FILE)
-        set_flag(s, new, PG_FILE)
+        kept = int(s.page_flags[old]) & (PG_FILE | PG_PRIVATE)
+        clear_flag(s, old, kept)
+        set_flag(s, new, kept)
         page_ref_add(s, new, 1)
         page_ref_add(s, old, -1)
 

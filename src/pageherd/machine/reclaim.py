@@ -61,6 +61,7 @@ from pageherd.machine.state import (
     PG_ISOLATED,
     PG_LAZYFREE,
     PG_LRU,
+    PG_PRIVATE,
     PG_WRITEBACK,
     PTE_DIRTY,
     PTE_HUGE,
@@ -341,10 +342,11 @@ def reclaim_remove(s: State, t: int, k: KernelRecord) -> int:
     """__remove_mapping(): only the isolation's and the cache's references may be left.
 
     The refcount is frozen first and the dirty flag tested second, so that a GUP user who dirties
-    the page and then puts it is not lost.
+    the page and then puts it is not lost.  A page of a file has lost its buffers by then.
     """
     frame = int(s.t_frame[t])
     if has_flag(s, frame, PG_FILE):
+        clear_flag(s, frame, PG_PRIVATE)  # try_to_release_page(), filemap_release_folio()
         s.t_result[t] = OK if page_count(s, frame) == 2 else BUSY
         if s.t_result[t] == OK:
             remove_from_page_cache(s, frame)

@@ -77,6 +77,7 @@ PG_LRU: Final = 8
 PG_ISOLATED: Final = 16
 PG_LAZYFREE: Final = 64  # anonymous and not PageSwapBacked: MADV_FREE
 PG_FILE: Final = 128  # a page of the page cache, which holds a reference
+PG_PRIVATE: Final = 4096  # of a page of a file on disk: the buffers by which it is written
 PG_HUGETLB: Final = 256  # a hugetlb page: one frame of the machine
 PG_KSM: Final = 32  # PageKsm
 PG_PARTIALLY_MAPPED: Final = 512  # on the deferred split queue

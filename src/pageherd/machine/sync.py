@@ -21,6 +21,7 @@ from pageherd.machine.state import (
     NONE,
     OK,
     PG_DIRTY,
+    PG_PRIVATE,
     PTE_DIRTY,
     PTE_WRITE,
 )
@@ -61,10 +62,15 @@ def sync_mkclean(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.SYNC_WRITE)
 def sync_write(s: State, t: int, k: KernelRecord) -> int:
-    """do_writepages(): the disk gets what the page holds; later stores may go by references."""
+    """do_writepages(): the disk gets what the page holds; later stores may go by references.
+
+    ext4 does not write a page without buffers, of which nobody told it: it warns and forgets that
+    the page is dirty (mpage_prepare_extent_to_map(); cc5095747edf, v5.18 and stable trees).
+    """
     frame = int(s.t_frame[t])
     clear_flag(s, frame, PG_DIRTY)
-    s.file_content[int(s.frame_index[frame])] = s.content[frame]
+    if has_flag(s, frame, PG_PRIVATE):
+        s.file_content[int(s.frame_index[frame])] = s.content[frame]
     unlock_page(s, frame)
     unhold(s, t, HOLD_FRAME)
     put_page(s, frame)
