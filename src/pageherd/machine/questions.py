@@ -162,7 +162,8 @@ HWPOISON_FREE: Final = 101
 SWAPOFF_POISON: Final = 102
 KHUGEPAGED_SHARED: Final = 103
 KHUGEPAGED_LAZYFREE: Final = 104
-NR_QUESTIONS: Final = 105
+DROPPABLE_UFFD: Final = 105
+NR_QUESTIONS: Final = 106
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,4 +428,5 @@ QUESTIONS: Final = (
         (),
     ),
     Question(KHUGEPAGED_LAZYFREE, "does khugepaged leave pages that are lazyfree?", _YES_NO),
+    Question(DROPPABLE_UFFD, "may droppable memory be registered with a userfaultfd?", _YES_NO),
 )
