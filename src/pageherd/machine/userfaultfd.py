@@ -109,8 +109,8 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
     """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only.
 
     Some kernels refuse droppable memory (vma_can_userfault()).  With UFFDIO_REGISTER_MODE_RWP the
-    memory must be accessible, and UFFD_FEATURE_RWP asked for.  A mapping changes its mode only after
-    it was unregistered: EBUSY.
+    memory must be accessible, and UFFD_FEATURE_RWP asked for.  A mapping changes its mode only
+    after it was unregistered: EBUSY.
     """
     mm, page, mode = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_value[t])
     if not mmap_write_lock(s, t, mm):
