@@ -169,7 +169,8 @@ FILE_PINS: Final = 105
 TOUCH_DIRTIES: Final = 106
 ANON_FOLIOS: Final = 107
 KSM_NEW_VMAS: Final = 108
-NR_QUESTIONS: Final = 109
+DROPPABLE_UFFD: Final = 109
+NR_QUESTIONS: Final = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +435,7 @@ QUESTIONS: Final = (
         (),
     ),
     Question(KHUGEPAGED_LAZYFREE, "does khugepaged leave pages that are lazyfree?", _YES_NO),
+    Question(DROPPABLE_UFFD, "may droppable memory be registered with a userfaultfd?", _YES_NO),
     Question(
         FILE_PINS,
         "does GUP take a page to write of a shared mapping whose writes a file system must notice?",

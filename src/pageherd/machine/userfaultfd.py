@@ -30,7 +30,13 @@ from pageherd.machine.lock import (
     ptl_taken,
 )
 from pageherd.machine.pte import may_write, pte_of, restore_none, set_pte, tracks_access
-from pageherd.machine.questions import GUARD_KNOWS, GUARD_STAYS, UFFD_KNOWS, UFFD_UPGRADES
+from pageherd.machine.questions import (
+    DROPPABLE_UFFD,
+    GUARD_KNOWS,
+    GUARD_STAYS,
+    UFFD_KNOWS,
+    UFFD_UPGRADES,
+)
 from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
     BUSY,
@@ -102,8 +108,8 @@ def userfaultfd(s: State, t: int, k: KernelRecord) -> int:
 def uffd_register(s: State, t: int, k: KernelRecord) -> int:
     """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only.
 
-    Not of droppable memory (vma_can_userfault()).  With UFFDIO_REGISTER_MODE_RWP only of accessible
-    memory, and if the userfaultfd has asked for UFFD_FEATURE_RWP.  A mapping changes its mode only
+    Some kernels refuse droppable memory (vma_can_userfault()).  With UFFDIO_REGISTER_MODE_RWP the
+    memory must be accessible, and UFFD_FEATURE_RWP asked for.  A mapping changes its mode only
     after it was unregistered: EBUSY.
     """
     mm, page, mode = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_value[t])
@@ -119,7 +125,9 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
         s.t_result[t] = BUSY
         mmap_write_unlock(s, mm)
         return steps.IDLE
-    if known and vma & VM_MAPPED and (vma & (VM_FILE | VM_HUGETLB | VM_DROPPABLE)) == 0:
+    if vma & VM_DROPPABLE and not ask(s, t, k, DROPPABLE_UFFD, 0):
+        known = False
+    if known and vma & VM_MAPPED and (vma & (VM_FILE | VM_HUGETLB)) == 0:
         split_unless_covered(s, t, k, mm, page, page, page + 1)
         s.vma[mm, page] = int(s.vma[mm, page]) | mode
         vma_modify(s, k, mm, page, page, page + 1)

@@ -65,6 +65,12 @@ _PROBES: Final[Mapping[str, _Probe]] = MappingProxyType(
         ),
         "uffd-wp-bit": _Probe("bit 57 of /proc/PID/pagemap", "Linux 5.14 or later"),
         "tmpfile": _Probe("a file on a disk", "make /var/tmp or /tmp of a file system on a disk"),
+        "uffd-rwp": _Probe("tracking of all access by userfaultfd", f"{_AS_ROOT}; Linux 7.3"),
+        "guard": _Probe("guard regions", "Linux 6.13 or later"),
+        "droppable": _Probe("MAP_DROPPABLE", "Linux 6.11 or later"),
+        "memory-failure": _Probe(
+            "MADV_HWPOISON, MADV_SOFT_OFFLINE", "use a VM, whose kernel has CONFIG_MEMORY_FAILURE"
+        ),
         "hugetlb": _Probe("huge pages of 2 MiB", f"{_AS_ROOT}; CONFIG_HUGETLBFS"),
         "pipe": _Probe("vmsplice() into pipes", "raise fs.pipe-user-pages-soft"),
         "io_uring": _Probe("io_uring, registered buffers", "sysctl kernel.io_uring_disabled=0"),

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pageherd.machine.questions import DROPPABLE, GUARD_KNOWN, GUARD_KNOWS, GUARD_STAYS
+from pageherd.machine.questions import (
+    DROPPABLE,
+    DROPPABLE_UFFD,
+    GUARD_KNOWN,
+    GUARD_KNOWS,
+    GUARD_STAYS,
+)
 from pageherd.rules.base import decision_point, no, yes
 
 GUARD = decision_point("guard", GUARD_KNOWS, kernel_function="madvise_guard_install")
@@ -22,3 +28,11 @@ GUARD.value(
 MAPS = decision_point("droppable", DROPPABLE, kernel_function="do_mmap")
 MAPS.group("unknown", "do_mmap; until v6.10: EINVAL", no)
 MAPS.group("known", "do_mmap, MAP_DROPPABLE; v6.11 (9651fcedf7b9)", yes)
+
+UFFD = decision_point("droppable-uffd", DROPPABLE_UFFD, kernel_function="vma_can_userfault")
+UFFD.group(
+    "registered",
+    "vma_can_userfault; read in 6.12.117: it looks for VM_DROPPABLE in the mode that is asked for",
+    yes,
+)
+UFFD.group("refused", "vma_can_userfault; read in 7.3.4, seen on 6.18.44", no)
