@@ -160,7 +160,9 @@ def plain(test: Test, step: Step) -> tuple[object, ...]:
             huge = next(huge for huge in test.huge if huge.name == argument)
             arguments.append((test.pages.index(huge.pages[0]), len(huge.pages)))
         elif kind is Kind.PAGE:
-            arguments.append(test.pages.index(str(argument)))
+            page = test.pages.index(str(argument))
+            to_range = arguments and isinstance(arguments[0], tuple)  # where a range goes
+            arguments.append((page, len(test.huge[0].pages)) if to_range else page)
         elif kind is Kind.PROCESS:
             arguments.append(test.processes.index(str(argument)))
         elif kind is Kind.REFERENCE:
