@@ -211,6 +211,7 @@ class Author:
             cpus=tuple(Placement(name, self.draw(st.integers(0, 3))) for name in sorted(placed)),
             swap=Swap(disk, disk != "none" and self.draw(st.booleans())),
             lru_batches=self.draw(st.integers(0, 31)),
+            hugetlb_pool=self.draw(st.none() | st.integers(0, 16)),
             variants=variants,
             body=tuple(body),
             questions=self.questions(names),

@@ -49,6 +49,8 @@ class _Plain:
         test = self.test
         yield f"swap {test.swap.kind} {test.swap.stable_writes}"
         yield f"batches {test.lru_batches}"
+        if test.hugetlb_pool is not None:
+            yield f"pool {test.hugetlb_pool}"
         if self.uses_ranges():
             for page in test.pages:
                 self.name("page", page)

@@ -40,6 +40,7 @@ FORMS: Final = {
     "on": "on cpu 1: C",
     "swap": "swap disk stable-writes",
     "lru_batches": "lru_batches 15",
+    "hugetlb_pool": "hugetlb_pool 1",
     "variant": "variant swapped {",
     "prepare": "prepare",
     "concurrent": "concurrent by operation {",

@@ -20,6 +20,7 @@ HEAD_WORDS: Final = (
     "on",
     "swap",
     "lru_batches",
+    "hugetlb_pool",
 )
 STEP_WORDS: Final = ("prepare", "concurrent")
 QUESTION_WORDS: Final = ("forbid", "require", "allow", "keeps", "no", "copies")
@@ -43,7 +44,7 @@ DIRECTIVES: Final = ("test", *HEAD_WORDS, "variant", *STEP_WORDS, *QUESTION_WORD
 KEYWORDS: Final = frozenset(DIRECTIVES + INNER_WORDS)
 
 PROMISES: Final = NAMES
-RESERVED_PROMISES: Final = ("cache-coherent", "progress")
+RESERVED_PROMISES: Final = ("cache-coherent",)
 
 TEST_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 PROCESS_NAME: Final = re.compile(r"[A-Z][A-Za-z0-9_]*")

@@ -22,6 +22,7 @@ from pageherd.machine.lock import (
     trylock_page,
     unlock_page,
 )
+from pageherd.machine.pool import reserve
 from pageherd.machine.pte import (
     file_value,
     is_shared,
@@ -43,6 +44,7 @@ from pageherd.machine.state import (
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_WRITE,
+    SEGV,
     VM_FILE,
     VM_HUGETLB,
     VM_MAPPED,
@@ -87,6 +89,18 @@ def busy_in_cache(s: State, t: int, file: int) -> bool:
     return cached != 0 and locked_by_other(s, t, cached - 1)
 
 
+@helper
+def mmap_hugetlb(s: State, t: int, mm: int, page: int) -> int:
+    """hugetlbfs_file_mmap(): ENOMEM if its page cannot be reserved; the address is empty by now."""
+    s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_HUGETLB
+    s.t_result[t] = OK
+    if not reserve(s, mm, page):
+        s.vma[mm, page] = 0
+        s.t_result[t] = SEGV
+    mmap_write_unlock(s, mm)
+    return steps.IDLE
+
+
 @step(steps.MMAP_FILE)
 def mmap_file(s: State, t: int, k: KernelRecord) -> int:
     """mmap(MAP_FIXED) of the memfd: page t_ref of the file, private or shared; or MAP_HUGETLB."""
@@ -94,10 +108,7 @@ def mmap_file(s: State, t: int, k: KernelRecord) -> int:
     split_vma(s, mm, page)
     split_vma(s, mm, page + 1)
     if s.t_fault[t] == MAP_HUGETLB:
-        s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_HUGETLB
-        mmap_write_unlock(s, mm)
-        s.t_result[t] = OK
-        return steps.IDLE
+        return mmap_hugetlb(s, t, mm, page)
     shared = VM_SHARED if s.t_fault[t] == MAP_SHARED else 0
     s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_FILE | shared
     s.vma_file[mm, page] = int(s.t_ref[t]) + 1

@@ -151,7 +151,9 @@ NUMA_GUP_FAULTS: Final = 93
 SWAPOUT_ZEROS: Final = 94
 FOLLOW_INACCESSIBLE: Final = 95
 VMA_MERGE: Final = 96
-NR_QUESTIONS: Final = 97
+HUGETLB_TAKES: Final = 97
+HUGETLB_RESTORES: Final = 98
+NR_QUESTIONS: Final = 99
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,4 +402,14 @@ QUESTIONS: Final = (
         _YES_NO,
     ),
     Question(VMA_MERGE, "which VMAs alike become one, and how: the MERGES_ bits", ()),
+    Question(
+        HUGETLB_TAKES,
+        "is a page that its owner takes from its children looked for where each of them maps it?",
+        _YES_NO,
+    ),
+    Question(
+        HUGETLB_RESTORES,
+        "does unmapping this hugetlb page give its owner the reservation back?",
+        _YES_NO,
+    ),
 )

@@ -46,6 +46,10 @@ VM_NOHUGEPAGE: Final = 512  # MADV_NOHUGEPAGE: not even MADV_COLLAPSE makes a hu
 VM_HUGEPAGE: Final = 8192  # MADV_HUGEPAGE: a fault may fill the whole PMD at once
 VM_PTE_TABLE: Final = 16384  # a page table hangs below the PMD: no huge page fits there any more
 VM_UFFD_WP: Final = 32768  # registered with the userfaultfd of its process, to track writes
+# of a private hugetlb mapping, in bits that mean other things elsewhere: vm_private_data
+HPAGE_RESV_OWNER: Final = VM_MERGEABLE  # its process made it, and reserved its page then
+HPAGE_RESV_UNMAPPED: Final = VM_NOHUGEPAGE  # the owner's write took its page away
+RESV_USED: Final = VM_HUGEPAGE  # the owner's reservation is used: it is in the region map
 
 # vma_anon, of a page in a range of huge pages: the name of its VMA's anon_vma (0: none), and
 AV_ID: Final = 63
@@ -77,6 +81,8 @@ PG_KSM: Final = 32  # PageKsm
 PG_PARTIALLY_MAPPED: Final = 512  # on the deferred split queue
 PG_STABLE_NODE: Final = 2048  # a KSM page in the stable tree; any other has no rmap
 PG_MAYBE_SHARED: Final = 1024  # FOLIO_MM_IDS_SHARED: perhaps more than one mm maps the folio
+PG_RESTORE_RESERVE: Final = 4096  # of hugetlb: when it is freed a reservation comes back with it
+PG_TEMPORARY: Final = 8192  # of hugetlb: it leaves the pool when it is freed
 
 # t_fault
 FAULT_WRITE: Final = 1

@@ -20,6 +20,7 @@ from pageherd.machine.lock import (
     ptl_taken,
 )
 from pageherd.machine.lru import lru_add_drain
+from pageherd.machine.pool import close_reservation, is_limited, restore_on_unmap
 from pageherd.machine.pte import is_hugetlb, pte_of, set_pte, untouched_value
 from pageherd.machine.questions import HUGETLB_DONTNEED, ZAP_DRAINS, ZAP_FREES_TABLE
 from pageherd.machine.rmap import folio_remove_rmap_pmd, page_remove_rmap
@@ -60,6 +61,8 @@ def empty(s: State, t: int, mm: int, page: int) -> None:
     set_pte(s, mm, page, 0, 0)
     detach(s, mm, page)
     if s.t_value[t] != KEEP:
+        if is_limited(s):
+            close_reservation(s, mm, page)
         s.vma[mm, page] = 0
         s.vma_file[mm, page] = 0
         if s.nr_huge > 1:
@@ -114,6 +117,8 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
     if pte & PTE_HUGE:
         return zap_huge_pmd(s, t, k, mm, page)
+    if pte & PTE_PRESENT and is_hugetlb(s, mm, page):
+        restore_on_unmap(s, t, k, mm, page, to)
     empty(s, t, mm, page)
     if pte & PTE_SWAP:
         free_swap_and_cache(s, t, k, to)

@@ -86,6 +86,8 @@ ON_RANGES: Final = frozenset(verb for verb, row in VERBS.items() if row.ranges)
 ONE_IN: Final = 5
 """One program in so many has files and hugetlb pages, and no reclaim; another one a huge range; a
 third one mergeable pages with few different contents."""
+POOLS: Final = (None, 1, 2, 3)
+"""How many hugetlb pages a program with files may have; None: enough."""
 CONTENTS: Final = (0, 1, 1, 2)
 RANGE: Final = Huge("h", ("a", "b"))
 RANGE_PAGES: Final = ("a", "b", "c")
@@ -101,7 +103,8 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
     drawn = random.Random(f"{seed}").random() * ONE_IN
     huge = 1 <= drawn < 2 and "hugepage" in verbs
     ksm = 2 <= drawn < 3 and "ksm" in verbs
-    program = _Program(rng, huge, ksm)
+    pool = POOLS[seed % len(POOLS)] if drawn < 1 and "mmap_hugetlb" in verbs else None
+    program = _Program(rng, huge, ksm, pool is not None)
     left_out = OF_FILES | OF_RANGES
     if drawn < 1:
         left_out = WITHOUT_FILES | MOVES | OF_RANGES
@@ -122,6 +125,7 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
         questions=(Keeps("private"),),
         pages=RANGE_PAGES if huge else PAGES,
         swap=Swap(swap),
+        hugetlb_pool=pool,
         huge=(RANGE,) if huge else (),
     )
 
@@ -133,6 +137,7 @@ class _Program:
     rng: random.Random
     huge: bool = False
     ksm: bool = False
+    limited: bool = False  # hugetlb pages may run out
     alive: list[str] = field(default_factory=lambda: ["P"])
     born: int = 1
     held: list[str] = field(default_factory=list)
@@ -174,7 +179,8 @@ class _Program:
         parent, child = self.rng.choice(self.alive), PROCESSES[self.born]
         self.born += 1
         self.alive.append(child)
-        return Step(parent, "fork", (child,))
+        # a fork that may fail tells
+        return Step(parent, "fork", (child,), f"forked_{child.lower()}" if self.limited else None)
 
     def exit(self) -> Step | None:
         if len(self.alive) == 1:

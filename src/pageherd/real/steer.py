@@ -265,6 +265,8 @@ def _steered(
     needs = {LEVERS[step.verb].needs for step in steps} - {""}
     if huge:
         needs.add("thp")
+    if test.hugetlb_pool is not None:
+        needs.add("hugetlb")
     if "cgroup-reclaim" in needs:
         needs.add("swap")
     needs |= {f"cpu-{placement.cpu}" for placement in test.cpus if placement.cpu}
@@ -370,6 +372,8 @@ def encode(steered: Steered, device: str, *, repeat: int = 1, facts: bool = True
         f"swap {device}",
         f"program {steered.word} {numbers}",
     ]
+    if steered.test.hugetlb_pool is not None:
+        lines.append(f"pool {steered.test.hugetlb_pool}")
     for first, pages in map(names.range_of, (huge.name for huge in names.huge)):
         lines.append(f"range {first} {pages}")
     for thread in threads:

@@ -161,7 +161,14 @@ def size(test: Test) -> Size:
 
 
 def _awkward(test: Test, steps: Iterable[Step]) -> tuple[int, ...]:
-    settings = (test.swap != Swap(), test.swap.stable_writes, test.lru_batches, len(test.cpus))
+    pool = test.hugetlb_pool is not None
+    settings = (
+        test.swap != Swap(),
+        test.swap.stable_writes,
+        test.lru_batches,
+        len(test.cpus),
+        pool,
+    )
     arguments = [argument for step in steps for argument in step.arguments]
     numbers = sum(argument for argument in arguments if isinstance(argument, int))
     asked = sum(c.right for c in compared_in(test.questions[0]) if isinstance(c.right, int))
@@ -320,5 +327,6 @@ def _plain(chosen: Chosen, question: Question) -> Test:
         cpus=test.cpus,
         swap=test.swap,
         lru_batches=test.lru_batches,
+        hugetlb_pool=test.hugetlb_pool,
         variants=(Variant(BASE, ()),) if marked else (),
     )
