@@ -15,6 +15,7 @@ _take = sound(steps.HUGETLB_TAKE)
 _mmap = sound(steps.MMAP_FILE)
 _zap = sound(steps.ZAP)
 _copy = sound(steps.FORK_COPY)
+_lock = sound(steps.MIGRATE_LOCK)
 
 
 def reservations_do_not_count(s: Any, t: int, k: Any) -> int:
@@ -61,6 +62,16 @@ def unmapping_keeps_the_reservation(s: Any, t: int, k: Any) -> int:
 def a_failed_fork_leaves_what_it_did(s: Any, t: int, k: Any) -> int:
     following = _copy(s, t, k)
     return steps.FORK_FAILED if following == steps.ZAP else following
+
+
+def a_temporary_page_joins_the_pool(s: Any, t: int, k: Any) -> int:
+    following = _lock(s, t, k)
+    s.page_flags[s.t_new[t]] &= 65535 - st.PG_TEMPORARY
+    return following
+
+
+def test_a_page_too_many_after_migration_is_caught() -> None:
+    assert caught(steps.MIGRATE_LOCK, a_temporary_page_joins_the_pool, KERNELS)
 
 
 def test_an_allocation_that_ignores_reservations_contradicts_a_claim() -> None:

@@ -106,7 +106,7 @@ def test_a_page_that_is_not_mapped_stays_where_it_is() -> None:
     [
         ("P: r = vmsplice a\nkernel: migrate r", "migrate: of what a reference holds"),
         ("P: mmap_file b\nP: move a", "move: pages of the file"),
-        ("P: mmap_hugetlb b\nkernel: migrate P.a", "move: pages of the file"),
+        ("P: mmap_file b\nkernel: migrate P.a", "move: pages of the file"),
     ],
 )
 def test_what_the_lever_would_do_to_others_is_refused(steps: str, reason: str) -> None:

@@ -8,7 +8,15 @@ and nothing is counted.
 
 from __future__ import annotations
 
-from pageherd.machine.folio import alloc_frame, clear_flag, has_flag, is_anon, put_page, set_flag
+from pageherd.machine.folio import (
+    alloc_frame,
+    clear_flag,
+    has_flag,
+    hold_frame,
+    is_anon,
+    put_page,
+    set_flag,
+)
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.pte import is_hugetlb
@@ -17,6 +25,7 @@ from pageherd.machine.state import (
     HPAGE_RESV_OWNER,
     NONE,
     PG_HUGETLB,
+    PG_ISOLATED,
     PG_RESTORE_RESERVE,
     PG_TEMPORARY,
     RESV_USED,
@@ -99,6 +108,16 @@ def alloc_huge_page(s: State, mm: int, page: int, cow_from_owner: bool) -> int:
         s.vma[mm, page] = int(s.vma[mm, page]) | RESV_USED
         set_flag(s, new, PG_RESTORE_RESERVE)
     return new
+
+
+@helper
+def isolate_hugetlb(s: State, t: int, frame: int) -> bool:
+    """isolate_hugetlb(): takes a page, with a reference, unless it is isolated already."""
+    if has_flag(s, frame, PG_ISOLATED) or s.refcount[frame] == 0:
+        return False
+    set_flag(s, frame, PG_ISOLATED)
+    hold_frame(s, t, frame)
+    return True
 
 
 @helper

@@ -86,6 +86,8 @@ ON_RANGES: Final = frozenset(verb for verb, row in VERBS.items() if row.ranges)
 ONE_IN: Final = 5
 """One program in so many has files and hugetlb pages, and no reclaim; another one a huge range; a
 third one mergeable pages with few different contents."""
+HUGETLB_ONLY: Final = 0.4
+"""Of those with files so many have hugetlb pages only, which can be moved."""
 POOLS: Final = (None, 1, 2, 3)
 """How many hugetlb pages a program with files may have; None: enough."""
 CONTENTS: Final = (0, 1, 1, 2)
@@ -106,7 +108,9 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
     pool = POOLS[seed % len(POOLS)] if drawn < 1 and "mmap_hugetlb" in verbs else None
     program = _Program(rng, huge, ksm, pool is not None)
     left_out = OF_FILES | OF_RANGES
-    if drawn < 1:
+    if drawn < HUGETLB_ONLY:
+        left_out = WITHOUT_FILES | OF_RANGES | {*FILE_VERBS}
+    elif drawn < 1:
         left_out = WITHOUT_FILES | MOVES | OF_RANGES
     elif huge:
         left_out = OF_FILES | MOVES | WITHOUT_RANGES

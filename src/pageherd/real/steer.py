@@ -238,8 +238,8 @@ def _check_file(steps: tuple[Step, ...]) -> None:
         NotSteerable: the test has a file, and reclaims or moves.
     """
     verbs = {step.verb for step in steps}
-    if verbs & MOVES and verbs & {*FILE_VERBS, "mmap_hugetlb"}:
-        raise NotSteerable("move: pages of the file and hugetlb pages move, too")
+    if verbs & MOVES and verbs & {*FILE_VERBS}:
+        raise NotSteerable("move: pages of the file move, too")
     if "reclaim" in verbs and verbs & {*FILE_VERBS}:
         raise NotSteerable("reclaim: of a cgroup swaps out pages of the file, too")
 
