@@ -26,6 +26,12 @@ def reservations_do_not_count(s: Any, t: int, k: Any) -> int:
     return following
 
 
+def a_protected_page_is_written(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    s.pte[mm, page] &= 65535 - st.PTE_UFFD_WP
+    return _fault(s, t, k)
+
+
 def the_child_is_not_marked(s: Any, t: int, k: Any) -> int:
     following = _take(s, t, k)
     for mm in range(s.nr_mms):
@@ -76,6 +82,10 @@ def test_a_page_too_many_after_migration_is_caught() -> None:
 
 def test_an_allocation_that_ignores_reservations_contradicts_a_claim() -> None:
     assert contradicted(steps.HUGETLB_FAULT, reservations_do_not_count, KERNELS)
+
+
+def test_a_hugetlb_fault_that_tells_no_userfaultfd_contradicts_a_claim() -> None:
+    assert contradicted(steps.HUGETLB_FAULT, a_protected_page_is_written, KERNELS)
 
 
 def test_a_child_that_is_not_marked_reads_zeros() -> None:

@@ -23,6 +23,8 @@ from pageherd.machine.questions import (
     HUGETLB_FORK,
     UFFD_FORK_CLEARS,
     UFFD_FORK_COPIES,
+    UFFD_HUGETLB_LOST,
+    UFFD_HUGETLB_STAYS,
 )
 from pageherd.machine.rmap import folio_add_rmap_pmd, page_add_rmap
 from pageherd.machine.state import (
@@ -121,9 +123,12 @@ def needs_copy(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int
 def pte_of_child(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int) -> int:
     """copy_present_pte(), copy_nonpresent_pte(): the entry as it is, perhaps without uffd-wp."""
     pte = pte_of(s, mm, page)
-    if pte & PTE_UFFD_WP and ask(s, t, k, UFFD_FORK_CLEARS, 0):
-        pte &= ~PTE_UFFD_WP
-    return pte
+    if (pte & PTE_UFFD_WP) == 0:
+        return pte
+    present_huge = is_hugetlb(s, mm, page) and (pte & PTE_PRESENT) != 0
+    if present_huge and ask(s, t, k, UFFD_HUGETLB_STAYS, 0):
+        return pte
+    return pte & ~PTE_UFFD_WP if ask(s, t, k, UFFD_FORK_CLEARS, 0) else pte
 
 
 @step(steps.FORK_PAGE)
@@ -288,7 +293,10 @@ def fork_copy(s: State, t: int, k: KernelRecord) -> int:
     s.cost[COST_COPIES] += 1
     s.copies += 1
     pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
-    if userfaultfd_pte_wp(s, child, page, pte_of(s, mm, page)):
+    tracked = userfaultfd_pte_wp(s, child, page, pte_of(s, mm, page))
+    if tracked and is_hugetlb(s, mm, page) and ask(s, t, k, UFFD_HUGETLB_LOST, 0):
+        tracked = False
+    if tracked:
         pte |= PTE_UFFD_WP
     elif may_write(s, child, page):
         pte |= PTE_WRITE

@@ -9,7 +9,8 @@ page from its children rather than fail to copy it.
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.fault import map_new_anon
+from pageherd.machine.cow import handle_userfault, is_told
+from pageherd.machine.fault import map_new_anon, marker_wp
 from pageherd.machine.folio import clear_flag, hold_frame, put_page, set_exclusive, unhold
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
@@ -22,6 +23,7 @@ from pageherd.machine.questions import (
     HUGETLB_TAKES,
     MAKE_WRITABLE,
     REUSE_PAGE,
+    UFFD_HUGETLB_LOST,
 )
 from pageherd.machine.rmap import maps_here, page_remove_rmap
 from pageherd.machine.state import (
@@ -37,6 +39,7 @@ from pageherd.machine.state import (
     PG_RESTORE_RESERVE,
     PTE_DIRTY,
     PTE_PRESENT,
+    PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
     ask,
@@ -106,6 +109,13 @@ def hugetlb_fault(s: State, t: int, k: KernelRecord) -> int:
     unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
     if pte & PTE_WRITE or not (write or unshare):
         return int(s.t_return[t])
+    if write and is_told(s, mm, page):
+        return handle_userfault(s, t, mm)
+    remember_pte(s, t, mm, page)
+    pte = pte_of(s, mm, page)
+    if write and pte & PTE_UFFD_WP:  # of no userfaultfd: the fault has done nothing, and comes back
+        breach(s, PROGRESS)
+        return sigbus(s, t, mm)
     if ask(s, t, k, HUGETLB_REUSE, frame) == REUSE_PAGE:
         set_exclusive(s, k, frame)
         if not unshare:
@@ -178,9 +188,12 @@ def hugetlb_map(s: State, t: int, k: KernelRecord) -> int:
         page_remove_rmap(s, t, k, old, mm, page)
         put_page(s, old)  # the mapping's reference; ours still holds the page
         bits = writable(s, t, k, mm, page) if write else 0
-        map_huge_page(s, t, k, mm, page, PTE_PRESENT | bits)
+        tracked = pte_of(s, mm, page) & PTE_UFFD_WP
+        if tracked and ask(s, t, k, UFFD_HUGETLB_LOST, old):
+            tracked = 0
+        map_huge_page(s, t, k, mm, page, PTE_PRESENT | bits | tracked)
     else:
-        map_huge_page(s, t, k, mm, page, PTE_PRESENT)
+        map_huge_page(s, t, k, mm, page, PTE_PRESENT | marker_wp(s, t, mm, page))
     if copied:
         unhold(s, t, HOLD_FRAME)
         put_page(s, old)

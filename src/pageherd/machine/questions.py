@@ -153,7 +153,9 @@ FOLLOW_INACCESSIBLE: Final = 95
 VMA_MERGE: Final = 96
 HUGETLB_TAKES: Final = 97
 HUGETLB_RESTORES: Final = 98
-NR_QUESTIONS: Final = 99
+UFFD_HUGETLB_STAYS: Final = 99
+UFFD_HUGETLB_LOST: Final = 100
+NR_QUESTIONS: Final = 101
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +412,16 @@ QUESTIONS: Final = (
     Question(
         HUGETLB_RESTORES,
         "does unmapping this hugetlb page give its owner the reservation back?",
+        _YES_NO,
+    ),
+    Question(
+        UFFD_HUGETLB_STAYS,
+        "does fork leave the uffd-wp bit in the child's hugetlb entry, whatever its mapping?",
+        _YES_NO,
+    ),
+    Question(
+        UFFD_HUGETLB_LOST,
+        "does the copy of a hugetlb page (unshare, fork) lose the uffd-wp bit?",
         _YES_NO,
     ),
 )

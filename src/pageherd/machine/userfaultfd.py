@@ -13,6 +13,7 @@ from pageherd.machine.anon_vma import anon_vma_prepare, vma_modify
 from pageherd.machine.fault import map_new_anon
 from pageherd.machine.folio import (
     alloc_frame,
+    clear_flag,
     compound_head,
     is_exclusive,
     page_maybe_dma_pinned,
@@ -28,14 +29,17 @@ from pageherd.machine.lock import (
     mmap_write_unlock,
     ptl_taken,
 )
-from pageherd.machine.pte import may_write, pte_of, set_pte
+from pageherd.machine.pool import alloc_huge_page
+from pageherd.machine.pte import is_hugetlb, may_write, pte_of, set_pte
 from pageherd.machine.questions import UFFD_KNOWS, UFFD_UPGRADES
 from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
     BUSY,
     COST_TLB_FLUSHES,
     HOLD_NEW,
+    NONE,
     OK,
+    PG_RESTORE_RESERVE,
     PTE_DIRTY,
     PTE_MIGRATION,
     PTE_PRESENT,
@@ -46,6 +50,7 @@ from pageherd.machine.state import (
     PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
+    UFFD_HUGETLB,
     UFFD_MOVE,
     UFFD_WP,
     UFFD_WP_ASYNC,
@@ -91,14 +96,18 @@ def userfaultfd(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.UFFD_REGISTER)
 def uffd_register(s: State, t: int, k: KernelRecord) -> int:
-    """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only."""
+    """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only.
+
+    Some kernels know it of hugetlb, too (vma_can_userfault()).
+    """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_write_lock(s, t, mm):
         return steps.BLOCKED
     vma = int(s.vma[mm, page])
     known = knows(k) & UFFD_WP
     s.t_result[t] = SEGV  # EINVAL, ENOMEM
-    if known and vma & VM_MAPPED and (vma & (VM_FILE | VM_HUGETLB)) == 0:
+    hugetlb = (vma & VM_HUGETLB) == 0 or (knows(k) & UFFD_HUGETLB) != 0
+    if known and vma & VM_MAPPED and (vma & VM_FILE) == 0 and hugetlb:
         split_unless_covered(s, t, k, mm, page, page, page + 1)
         s.vma[mm, page] = int(s.vma[mm, page]) | VM_UFFD_WP
         vma_modify(s, k, mm, page, page, page + 1)
@@ -120,14 +129,15 @@ def is_registered(s: State, mm: int, page: int) -> bool:
 def protect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
     """change_pte_range(), MM_CP_UFFD_WP: what is mapped, swapped or on the move; or a marker.
 
-    Nothing marks what was never touched, unless the userfaultfd wants that.
+    Nothing marks what was never touched, unless the userfaultfd wants that, or it is hugetlb
+    (hugetlb_change_protection()).
     """
     pte = pte_of(s, mm, page) & ~PTE_PROTNONE
     if pte & PTE_MIGRATION:
         s.pte[mm, page] = readable_migration_entry(s, t, k, pte) | PTE_UFFD_WP
     elif pte & (PTE_PRESENT | PTE_SWAP):
         s.pte[mm, page] = (pte & ~PTE_WRITE) | PTE_UFFD_WP
-    elif int(s.mm_uffd[mm]) & UFFD_WP_UNPOPULATED:
+    elif int(s.mm_uffd[mm]) & UFFD_WP_UNPOPULATED or is_hugetlb(s, mm, page):
         set_pte(s, mm, page, PTE_UFFD_WP, 0)
 
 
@@ -179,7 +189,11 @@ def fill(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
         return SEGV  # ENOENT
     if pte_of(s, mm, page) & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION):
         return BUSY
-    s.t_new[t] = alloc_frame(s)
+    new = alloc_huge_page(s, mm, page, False) if is_hugetlb(s, mm, page) else alloc_frame(s)
+    if new == NONE:
+        return SEGV  # ENOMEM
+    clear_flag(s, new, PG_RESTORE_RESERVE)
+    s.t_new[t] = new
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
     s.content[int(s.t_new[t])] = s.t_value[t]
     pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY

@@ -21,7 +21,13 @@ from pageherd.machine.lock import (
 )
 from pageherd.machine.lru import lru_add_drain
 from pageherd.machine.pool import close_reservation, is_limited, restore_on_unmap
-from pageherd.machine.pte import is_hugetlb, pte_of, set_pte, untouched_value
+from pageherd.machine.pte import (
+    is_hugetlb,
+    pte_of,
+    set_pte,
+    untouched_value,
+    userfaultfd_pte_wp,
+)
 from pageherd.machine.questions import HUGETLB_DONTNEED, ZAP_DRAINS, ZAP_FREES_TABLE
 from pageherd.machine.rmap import folio_remove_rmap_pmd, page_remove_rmap
 from pageherd.machine.state import (
@@ -32,6 +38,7 @@ from pageherd.machine.state import (
     PTE_HUGE,
     PTE_PRESENT,
     PTE_SWAP,
+    PTE_UFFD_WP,
     SEGV,
     VM_LOCKED,
     VM_MAPPED,
@@ -119,7 +126,10 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
         return zap_huge_pmd(s, t, k, mm, page)
     if pte & PTE_PRESENT and is_hugetlb(s, mm, page):
         restore_on_unmap(s, t, k, mm, page, to)
+    marked = is_hugetlb(s, mm, page) and userfaultfd_pte_wp(s, mm, page, pte)
     empty(s, t, mm, page)
+    if marked and s.t_value[t] == KEEP:  # without ZAP_FLAG_DROP_MARKER
+        set_pte(s, mm, page, PTE_UFFD_WP, 0)
     if pte & PTE_SWAP:
         free_swap_and_cache(s, t, k, to)
     elif pte & PTE_PRESENT and to != ZERO_FRAME:

@@ -149,7 +149,7 @@ def model_page(s: State, mm: int, page: int, *, of_head: bool = False) -> Page:
     soft_dirty = bool(vma & st.VM_SOFTDIRTY or bit)
     if pte & st.PTE_SWAP:
         return Page("swapped", slot=to, soft_dirty=soft_dirty)
-    if pte == st.PTE_UFFD_WP:
+    if pte == st.PTE_UFFD_WP and not vma & st.VM_HUGETLB:
         return Page("swapped", slot=MARKER, soft_dirty=soft_dirty)
     if not pte & st.PTE_PRESENT:
         return Page("absent", soft_dirty=soft_dirty)

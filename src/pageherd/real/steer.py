@@ -240,6 +240,8 @@ def _check_file(steps: tuple[Step, ...]) -> None:
     verbs = {step.verb for step in steps}
     if verbs & MOVES and verbs & {*FILE_VERBS}:
         raise NotSteerable("move: pages of the file move, too")
+    if "uffd_copy" in verbs and "mmap_hugetlb" in verbs:
+        raise NotSteerable("uffd_copy: of less than a hugetlb page")
     if "reclaim" in verbs and verbs & {*FILE_VERBS}:
         raise NotSteerable("reclaim: of a cgroup swaps out pages of the file, too")
 

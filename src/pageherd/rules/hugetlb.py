@@ -84,7 +84,7 @@ DOFORK.group("refused", "madvise_vma_behavior, VM_SPECIAL; read in 7.3.4", no)
 DOFORK.group("allowed", "madvise_behavior, VM_IO; until v6.18", yes)
 
 TAKES = decision_point("hugetlb-takes", HUGETLB_TAKES, kernel_function="unmap_ref_private")
-TAKES.group("same-address", "unmap_ref_private; read in v4.19 to 6.12.117", no)
+TAKES.group("same-address", "unmap_ref_private; read in 5.10.262 to 6.12.117", no)
 TAKES.group("where-it-is", "unmap_ref_private, vma_filebacked_address; read in 7.3.4", yes)
 
 RESTORES = decision_point(
