@@ -121,7 +121,7 @@ def _decoded(lines: Sequence[Sequence[str]], device: str) -> Decoded:
     body: list[Step | Group] = []
     group = 0
     for word, *fields in rest:
-        if word in ("thread", "range", "file"):
+        if word in ("thread", "range", "file", "pool"):
             continue
         thread, number = int(fields[0]), int(fields[1])
         step = _step(KERNEL if thread < 0 else threads[thread], fields[2], *map(int, fields[3:]))
@@ -145,6 +145,7 @@ def _decoded(lines: Sequence[Sequence[str]], device: str) -> Decoded:
         files=files,
         swap=Swap(kinds.get(device, "none")),
         lru_batches=0 if drained else BATCH,
+        hugetlb_pool=next((int(pages) for word, pages, *_ in rest if word == "pool"), None),
         huge=huge,
     )
     if head != "program":

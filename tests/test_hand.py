@@ -110,3 +110,16 @@ def test_names_may_be_left_out_and_must_be_names() -> None:
             m.process(wrong) if wrong else m.process("9")
     with pytest.raises(OperationFailed):
         m.page("write")
+
+
+def test_a_pool_of_one_hugetlb_page() -> None:
+    m = Machine("linux-6.1", hugetlb_pool=1)
+    parent = m.process("P")
+    a = parent.mmap_hugetlb("a")
+    parent.write(a, 1)
+    child = parent.fork("C")
+    parent.write(a, 2)
+    with pytest.raises(OperationFailed):
+        child.read(a)
+    assert "P.a      frame 1, writable" in m.show()
+    assert "hugetlb_pool 1" in m.as_test("by-hand")

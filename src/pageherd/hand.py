@@ -91,6 +91,7 @@ class Machine:
         swap: the swap device: `disk`, `slow` (write-back ends when told to), `zram`, `none`.
         stable_writes: whether the device needs pages to be stable under write-back.
         lru_batches: how many pages a CPU's LRU batch holds before it drains; 0: none.
+        hugetlb_pool: how many hugetlb pages there are; None: as many as it takes.
         on_breach: `collect` broken promises in `broken`, or `raise` PromiseBroken.
 
     Raises:
@@ -116,6 +117,7 @@ class Machine:
         swap: SwapKind = "disk",
         stable_writes: bool = False,
         lru_batches: int = 0,
+        hugetlb_pool: int | None = None,
         on_breach: Literal["collect", "raise"] = "collect",
     ) -> None:
         self.kernel = choose(kernel)
@@ -123,6 +125,7 @@ class Machine:
         self._file = file
         self._swap = Swap(swap, stable_writes)
         self._batches = lru_batches
+        self._pool = hugetlb_pool
         self._on_breach = on_breach
         self._processes: list[Process] = []
         self._threads: list[Process] = []
@@ -138,6 +141,9 @@ class Machine:
         head["swap_kind"] = SWAP_KINDS[swap]
         head["swap_stable_writes"] = int(stable_writes)
         head["batch_limit"] = lru_batches
+        if hugetlb_pool is not None:
+            head["hugetlb_pool"] = hugetlb_pool + 1
+            head["hugetlb_free"] = hugetlb_pool
         if swap == "none":
             head["nr_slots"] = 0
 
@@ -220,6 +226,7 @@ class Machine:
             files=() if self._file == MEMFD else (FileLine(self._file),),
             swap=self._swap,
             lru_batches=self._batches,
+            hugetlb_pool=self._pool,
         )
         text = format_test(test)
         parse(text, f"{name}.litmus", kernels.names())

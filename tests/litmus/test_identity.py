@@ -77,6 +77,7 @@ def test_what_is_not_meaning_does_not_count(old: str, new: str) -> None:
         (COW, "processes P C\n", "processes P C\nswap zram\n"),
         (COW, "processes P C\n", "processes P C\nswap disk stable-writes\n"),
         (COW, "processes P C\n", "processes P C\nlru_batches 15\n"),
+        (COW, "processes P C\n", "processes P C\nhugetlb_pool 0\n"),
         (COW, "P: mmap a\nprepare\n", "prepare\nP: mmap a\n"),
         (COW, "C: before = read a\nC: r = vmsplice a\n", "C: r = vmsplice a\nC: before = read a\n"),
         (COW, "forbid after = 0xff", "forbid after != 0xff"),

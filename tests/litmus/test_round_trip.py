@@ -222,6 +222,7 @@ class Author:
             swap=Swap(disk, disk != "none" and self.draw(st.booleans())),
             files=self.files(names),
             lru_batches=self.draw(st.integers(0, 31)),
+            hugetlb_pool=self.draw(st.none() | st.integers(0, 16)),
             variants=variants,
             body=tuple(body),
             questions=self.questions(names),

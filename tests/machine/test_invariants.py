@@ -33,6 +33,7 @@ def violations(s: Any, kernel: Kernel) -> Iterator[str]:
     yield from entry_violations(s, kernel)
     yield from frame_violations(s, kernel)
     yield from slot_violations(s)
+    yield from pool_violations(s)
     yield from file_violations(s, kernel)
     yield from marker_violations(s)
     yield from quiet_violations(s)
@@ -161,6 +162,24 @@ def frame_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             yield "a page is locked or isolated between operations"
         if s["frame_batch"][frame] and int(s["page_flags"][frame]) & st.PG_LRU:
             yield "a page is in a batch and on the LRU list"
+
+
+def pool_violations(s: Any) -> Iterator[str]:
+    if not s["hugetlb_pool"]:
+        return
+    frames = range(1, int(s["nr_frames"]))
+    flags = [int(s["page_flags"][frame]) for frame in frames]
+    of_pool = [one & st.PG_HUGETLB and not one & st.PG_TEMPORARY for one in flags]
+    if s["hugetlb_free"] != s["hugetlb_pool"] - 1 - sum(map(bool, of_pool)):
+        yield "a page of the pool is neither free nor in use"
+    kinds = st.VM_HUGETLB | st.HPAGE_RESV_OWNER | st.RESV_USED
+    pages = [(mm, page) for mm, page, _, _ in entries(s)]
+    unused = [int(s["vma"][at]) & kinds == st.VM_HUGETLB | st.HPAGE_RESV_OWNER for at in pages]
+    returning = [bool(one & st.PG_RESTORE_RESERVE) for one in flags]
+    if s["hugetlb_resv"] != sum(unused) - sum(returning):
+        yield "reservations are not those of the mappings that have not used theirs"
+    if any(one & st.PG_TEMPORARY for one in flags):
+        yield "a page from outside the pool stays"
 
 
 def slot_violations(s: Any) -> Iterator[str]:

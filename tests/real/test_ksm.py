@@ -105,7 +105,6 @@ def test_a_page_that_is_not_mapped_stays_where_it_is() -> None:
     ("steps", "reason"),
     [
         ("P: r = vmsplice a\nkernel: migrate r", "migrate: of what a reference holds"),
-        ("P: mmap_hugetlb b\nkernel: migrate P.a", "move: hugetlb pages"),
     ],
 )
 def test_what_the_lever_would_do_to_others_is_refused(steps: str, reason: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pageherd.litmus.build_question import read_question
 from pageherd.litmus.build_step import read_step
-from pageherd.litmus.limits import MAX_CPUS, MAX_LRU_BATCH
+from pageherd.litmus.limits import MAX_CPUS, MAX_HUGETLB_POOL, MAX_LRU_BATCH
 from pageherd.litmus.reader import TEST_FORM, Reader, place_of
 from pageherd.litmus.source import Source
 from pageherd.litmus.syntax import (
@@ -63,6 +63,7 @@ class _Head:
         self.files: list[FileLine] = []
         self.swap = Swap()
         self.lru_batches = 0
+        self.hugetlb_pool: int | None = None
         self.places: dict[tuple[str, int], Place] = {}
 
 
@@ -83,6 +84,7 @@ class _Builder:
             "file": self.file,
             "swap": self.swap,
             "lru_batches": self.lru_batches,
+            "hugetlb_pool": self.hugetlb_pool,
         }
 
     def test(self, tree: Node) -> Test:
@@ -118,6 +120,7 @@ class _Builder:
             files=tuple(head.files),
             swap=head.swap,
             lru_batches=head.lru_batches,
+            hugetlb_pool=head.hugetlb_pool,
             variants=tuple(variants),
             body=tuple(body),
             questions=tuple(questions),
@@ -218,6 +221,13 @@ class _Builder:
         if size != "drained":
             hint = "write: lru_batches 15, or: lru_batches drained"
             self.head.lru_batches = self.reader.number(size, MAX_LRU_BATCH, "a batch", 1, hint)
+
+    def hugetlb_pool(self, children: list[Any]) -> None:
+        keyword, size = children
+        self.once("hugetlb_pool", keyword)
+        self.note_place("hugetlb_pool", 0, size)
+        hint = "write: hugetlb_pool 1"
+        self.head.hugetlb_pool = self.reader.number(size, MAX_HUGETLB_POOL, "a pool", 0, hint)
 
     # variants and steps
 

@@ -168,6 +168,8 @@ def _declarations(test: Test) -> Iterator[_Line]:
     yield _line(swap, *places("swap", 0))
     batches = f"lru_batches {test.lru_batches}" if test.lru_batches else ""
     yield _line(batches, *places("lru_batches", 0))
+    pool = "" if test.hugetlb_pool is None else f"hugetlb_pool {test.hugetlb_pool}"
+    yield _line(pool, *places("hugetlb_pool", 0))
 
 
 class _HeadPlaces:

@@ -52,6 +52,8 @@ class _Plain:
         yield f"batches {test.lru_batches}"
         if self.uses_file() and test.file_of(self.variant) != MEMFD:
             yield f"file {test.file_of(self.variant)}"
+        if test.hugetlb_pool is not None:
+            yield f"pool {test.hugetlb_pool}"
         if self.uses_ranges():
             for page in test.pages:
                 self.name("page", page)

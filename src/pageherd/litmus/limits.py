@@ -26,5 +26,6 @@ MAX_QUESTIONS: Final = 32
 MAX_CLAIMS: Final = 64  # claims under one question
 MAX_NESTING: Final = 20  # parentheses and `not` in a condition
 MAX_LRU_BATCH: Final = 31  # pages that one LRU batch holds
+MAX_HUGETLB_POOL: Final = 16  # pages of the hugetlb pool, where a test says how many
 
 MAX_VALUE: Final = 0xFFFF  # the greatest value a page can hold, and the greatest number

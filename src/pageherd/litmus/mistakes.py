@@ -41,6 +41,7 @@ FORMS: Final = {
     "file": "file tmpfile in tmpfile",
     "swap": "swap disk stable-writes",
     "lru_batches": "lru_batches 15",
+    "hugetlb_pool": "hugetlb_pool 1",
     "variant": "variant swapped {",
     "prepare": "prepare",
     "concurrent": "concurrent by operation {",

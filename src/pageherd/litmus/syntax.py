@@ -266,6 +266,7 @@ class Test:
     files: tuple[FileLine, ...] = ()
     swap: Swap = Swap()
     lru_batches: int = 0  # how many pages a batch holds before it drains; 0: always drained
+    hugetlb_pool: int | None = None  # how many hugetlb pages there are; None: as many as it takes
     variants: tuple[Variant, ...] = ()
     kernels: tuple[str, ...] = field(default=(), compare=False, repr=False)
     comments: tuple[Comment, ...] = field(default=(), compare=False, repr=False)

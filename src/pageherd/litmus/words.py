@@ -21,6 +21,7 @@ HEAD_WORDS: Final = (
     "file",
     "swap",
     "lru_batches",
+    "hugetlb_pool",
 )
 STEP_WORDS: Final = ("prepare", "concurrent")
 QUESTION_WORDS: Final = ("forbid", "require", "allow", "keeps", "no", "copies")
@@ -45,7 +46,7 @@ SOFT_WORDS: Final = frozenset(("file",))  # begin a line of the head, and may na
 KEYWORDS: Final = frozenset(DIRECTIVES + INNER_WORDS) - SOFT_WORDS
 
 PROMISES: Final = NAMES
-RESERVED_PROMISES: Final = ("cache-coherent", "progress")
+RESERVED_PROMISES: Final = ("cache-coherent",)
 
 TEST_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 PROCESS_NAME: Final = re.compile(r"[A-Z][A-Za-z0-9_]*")

@@ -113,17 +113,25 @@ def handle_userfault(s: State, t: int, mm: int) -> int:
 
 
 @helper
+def is_told(s: State, mm: int, page: int) -> bool:
+    """Whether a write waits for a userfaultfd; with WP_ASYNC it lifts the protection instead."""
+    if not userfaultfd_pte_wp(s, mm, page, pte_of(s, mm, page)):
+        return False
+    if (int(s.mm_uffd[mm]) & UFFD_WP_ASYNC) == 0:
+        return True
+    s.pte[mm, page] = pte_of(s, mm, page) & ~PTE_UFFD_WP
+    return False
+
+
+@helper
 def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
     """do_wp_page(), page-table lock held: reuse the page, copy it, or (until 5.8) wait for it.
 
     A write to a page that a userfaultfd protects is told to that first; an unshare fault is not.
-    With UFFD_FEATURE_WP_ASYNC the write just lifts the protection.
     """
     unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
-    if not unshare and userfaultfd_pte_wp(s, mm, page, pte_of(s, mm, page)):
-        if (int(s.mm_uffd[mm]) & UFFD_WP_ASYNC) == 0:
-            return handle_userfault(s, t, mm)
-        s.pte[mm, page] = pte_of(s, mm, page) & ~PTE_UFFD_WP
+    if not unshare and is_told(s, mm, page):
+        return handle_userfault(s, t, mm)
     remember_pte(s, t, mm, page)
     frame = int(s.pte_to[mm, page])
     if is_shared(s, mm, page):  # wp_page_shared()

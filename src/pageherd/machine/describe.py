@@ -69,6 +69,8 @@ def entry(s: State, mm: int, page: int) -> str:
         return f"hwpoison entry, frame {to}{tracked}"
     if tracked:
         return f"nothing{tracked}"
+    if int(s["vma"][mm, page]) & st.VM_HUGETLB and int(s["vma"][mm, page]) & st.HPAGE_RESV_UNMAPPED:
+        return "nothing: its page was taken away"
     return "nothing" if int(s["vma"][mm, page]) & st.VM_MAPPED else "no mapping"
 
 

@@ -26,6 +26,7 @@ from pageherd.machine.lock import (
 )
 from pageherd.machine.lru import lru_cache_add
 from pageherd.machine.merge_any import ksm_add_vma
+from pageherd.machine.pool import reserve
 from pageherd.machine.pte import (
     file_value,
     is_shared,
@@ -50,6 +51,7 @@ from pageherd.machine.state import (
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_WRITE,
+    SEGV,
     VM_FILE,
     VM_HUGETLB,
     VM_MAPPED,
@@ -113,6 +115,18 @@ def busy_in_cache(s: State, t: int, file: int) -> bool:
     return cached != 0 and locked_by_other(s, t, cached - 1)
 
 
+@helper
+def mmap_hugetlb(s: State, t: int, mm: int, page: int) -> int:
+    """hugetlbfs_file_mmap(): ENOMEM if its page cannot be reserved; the address is empty by now."""
+    s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_HUGETLB
+    s.t_result[t] = OK
+    if not reserve(s, mm, page):
+        s.vma[mm, page] = 0
+        s.t_result[t] = SEGV
+    mmap_write_unlock(s, mm)
+    return steps.IDLE
+
+
 @step(steps.MMAP_FILE)
 def mmap_file(s: State, t: int, k: KernelRecord) -> int:
     """mmap(MAP_FIXED) of the file: page t_ref of the file, private or shared; or MAP_HUGETLB."""
@@ -120,10 +134,7 @@ def mmap_file(s: State, t: int, k: KernelRecord) -> int:
     split_vma(s, mm, page)
     split_vma(s, mm, page + 1)
     if s.t_fault[t] == MAP_HUGETLB:
-        s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_HUGETLB
-        mmap_write_unlock(s, mm)
-        s.t_result[t] = OK
-        return steps.IDLE
+        return mmap_hugetlb(s, t, mm, page)
     shared = VM_SHARED if s.t_fault[t] == MAP_SHARED else 0
     s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_FILE | shared
     s.vma_file[mm, page] = int(s.t_ref[t]) + 1

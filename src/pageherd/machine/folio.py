@@ -11,8 +11,11 @@ from pageherd.machine.state import (
     NONE,
     PG_EXCLUSIVE,
     PG_FILE,
+    PG_HUGETLB,
     PG_KSM,
+    PG_RESTORE_RESERVE,
     PG_STABLE_NODE,
+    PG_TEMPORARY,
     PIN_BIAS,
     ZERO_FRAME,
     ask_value,
@@ -237,6 +240,8 @@ def forget_frame(s: State, frame: int) -> None:
         for slot in range(2):
             s.mm_id[frame, slot] = 0
             s.mm_id_mapcount[frame, slot] = 0
+    if s.hugetlb_pool != 0:
+        back_to_pool(s, frame)
     s.mapcount[frame] = 0
     s.page_flags[frame] = 0
     s.frame_lock[frame] = 0
@@ -248,6 +253,14 @@ def forget_frame(s: State, frame: int) -> None:
     if s.free_next.shape[0] > 1:
         s.free_next[frame] = s.free_head
         s.free_head = frame
+
+
+@helper
+def back_to_pool(s: State, frame: int) -> None:
+    """free_huge_page(): back to the pool, with the reservation that it was taken for, if any."""
+    flags = int(s.page_flags[frame])
+    s.hugetlb_free += int((flags & (PG_HUGETLB | PG_TEMPORARY)) == PG_HUGETLB)
+    s.hugetlb_resv += int((flags & PG_RESTORE_RESERVE) != 0)
 
 
 @helper

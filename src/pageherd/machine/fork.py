@@ -9,12 +9,12 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import anon_vma_fork
 from pageherd.machine.fault import map_new_anon
-from pageherd.machine.folio import clear_flag, is_anon, page_ref_add
+from pageherd.machine.folio import alloc_frame, clear_flag, is_anon, page_ref_add
 from pageherd.machine.huge import set_pmd, split_huge_pmd
-from pageherd.machine.hugetlb import alloc_like
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import mmap_write_lock, mmap_write_unlock, ptl_taken
+from pageherd.machine.pool import alloc_huge_page
 from pageherd.machine.pte import (
     is_hugetlb,
     may_write,
@@ -32,13 +32,18 @@ from pageherd.machine.questions import (
     HUGETLB_FORK,
     UFFD_FORK_CLEARS,
     UFFD_FORK_COPIES,
+    UFFD_HUGETLB_LOST,
+    UFFD_HUGETLB_STAYS,
 )
 from pageherd.machine.rmap import folio_add_rmap_pmd, page_add_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     COST_TLB_FLUSHES,
     HOLD_NEW,
+    HPAGE_RESV_OWNER,
+    HPAGE_RESV_UNMAPPED,
     LIVE,
+    NONE,
     OK,
     PG_EXCLUSIVE,
     PTE_DIRTY,
@@ -51,7 +56,10 @@ from pageherd.machine.state import (
     PTE_SWP_EXCLUSIVE,
     PTE_UFFD_WP,
     PTE_WRITE,
+    RESV_USED,
+    SEGV,
     UFFD_EVENT_FORK,
+    UNUSED,
     VM_ANON_VMA,
     VM_DONTCOPY,
     VM_LOCKED,
@@ -65,6 +73,7 @@ from pageherd.machine.state import (
 )
 from pageherd.machine.swap import swap_count_add
 from pageherd.machine.watch import note_fork
+from pageherd.machine.zap import TAKE_OVER
 
 
 @step(steps.FORK_START)
@@ -99,9 +108,12 @@ def next_page(s: State, t: int) -> int:
 def inherited(s: State, mm: int, page: int) -> int:
     """dup_userfaultfd(): the child has a userfaultfd, too, if its parent's wants to know of forks.
 
-    Locks are not inherited.
+    Locks are not inherited; nor reservations, nor the mark that a hugetlb page was taken away
+    (hugetlb_dup_vma_private()).
     """
     dropped = VM_LOCKED | VM_PTE_TABLE
+    if is_hugetlb(s, mm, page):
+        dropped |= HPAGE_RESV_OWNER | HPAGE_RESV_UNMAPPED | RESV_USED
     if (int(s.mm_uffd[mm]) & UFFD_EVENT_FORK) == 0:
         dropped |= VM_UFFD_WP | VM_UFFD_RWP
     return int(s.vma[mm, page]) & ~dropped
@@ -126,7 +138,12 @@ def pte_of_child(s: State, t: int, k: KernelRecord, mm: int, child: int, page: i
     Then one that is protected from all access is accessible, too.
     """
     pte = pte_of(s, mm, page)
-    if pte & PTE_UFFD_WP and ask(s, t, k, UFFD_FORK_CLEARS, 0):
+    if (pte & PTE_UFFD_WP) == 0:
+        return pte
+    present_huge = is_hugetlb(s, mm, page) and (pte & PTE_PRESENT) != 0
+    if present_huge and ask(s, t, k, UFFD_HUGETLB_STAYS, 0):
+        return pte
+    if ask(s, t, k, UFFD_FORK_CLEARS, 0):
         pte &= ~(PTE_UFFD_WP | (PTE_PROTNONE if tracks_access(s, mm, page) else 0))
     return pte
 
@@ -235,6 +252,47 @@ def fork_install(s: State, t: int, k: KernelRecord) -> int:
     return next_page(s, t)
 
 
+@helper
+def alloc_for_child(s: State, child: int, page: int) -> int:
+    """folio_prealloc(), alloc_huge_page(): the child has no reservation for a hugetlb page."""
+    if is_hugetlb(s, child, page):
+        return alloc_huge_page(s, child, page, False)
+    return alloc_frame(s)
+
+
+@helper
+def unlock_parent(s: State, t: int, mm: int) -> None:
+    """dup_mmap(): the sequence becomes even, the parent's TLB is flushed."""
+    s.mm_seq[mm] = (int(s.mm_seq[mm]) + 1) % 256
+    s.cost[COST_TLB_FLUSHES] += 1
+    mmap_write_unlock(s, mm)
+
+
+@helper
+def fail(s: State, t: int, mm: int, child: int) -> int:
+    """dup_mm(): a page could not be copied, so all that the child has by now is unmapped again."""
+    s.mm_ptl[mm] = 0
+    unlock_parent(s, t, mm)
+    s.t_mm[t] = child
+    s.t_page[t] = 0
+    s.t_other[t] = s.nr_pages
+    s.t_value[t] = TAKE_OVER
+    s.t_return[t] = steps.FORK_FAILED
+    return steps.ZAP
+
+
+@step(steps.FORK_FAILED)
+def fork_failed(s: State, t: int, k: KernelRecord) -> int:
+    """copy_process(): there is no child; ENOSPC."""
+    child = int(s.t_mm[t])
+    mmap_write_unlock(s, child)
+    s.mm_state[child] = UNUSED
+    s.mm_family[child] = child
+    s.mm_uffd[child] = 0
+    s.t_result[t] = SEGV
+    return steps.IDLE
+
+
 @step(steps.FORK_COPY)
 def fork_copy(s: State, t: int, k: KernelRecord) -> int:
     """copy_present_page(): the child gets a copy at once, the parent's entry is not touched.
@@ -243,7 +301,9 @@ def fork_copy(s: State, t: int, k: KernelRecord) -> int:
     gup-fast runs on this mm meanwhile, the machine does both in one step.
     """
     mm, child, page = int(s.t_mm[t]), int(s.t_other[t]), int(s.t_page[t])
-    new = alloc_like(s, int(s.pte_to[mm, page]))
+    new = alloc_for_child(s, child, page)
+    if new == NONE:
+        return fail(s, t, mm, child)
     s.t_new[t] = new
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
     s.content[new] = s.content[int(s.pte_to[mm, page])]
@@ -251,7 +311,10 @@ def fork_copy(s: State, t: int, k: KernelRecord) -> int:
     s.copies += 1
     pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
     old = pte_of(s, mm, page)
-    if userfaultfd_pte_wp(s, child, page, old) or userfaultfd_pte_rwp(s, child, page, old):
+    tracked = userfaultfd_pte_wp(s, child, page, old) or userfaultfd_pte_rwp(s, child, page, old)
+    if tracked and is_hugetlb(s, mm, page) and ask(s, t, k, UFFD_HUGETLB_LOST, 0):
+        tracked = False
+    if tracked:
         pte = restore_none(s, child, page, pte | PTE_UFFD_WP)
     elif may_write(s, child, page):
         pte |= PTE_WRITE
@@ -262,11 +325,9 @@ def fork_copy(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.FORK_END)
 def fork_end(s: State, t: int, k: KernelRecord) -> int:
-    """dup_mmap(): the sequence becomes even, the parent's TLB is flushed, the child may run."""
+    """dup_mmap() is over: the child may run."""
     mm, child = int(s.t_mm[t]), int(s.t_other[t])
-    s.mm_seq[mm] = (int(s.mm_seq[mm]) + 1) % 256
-    s.cost[COST_TLB_FLUSHES] += 1
-    mmap_write_unlock(s, mm)
+    unlock_parent(s, t, mm)
     mmap_write_unlock(s, child)
     s.t_result[t] = OK
     return steps.IDLE

@@ -1,29 +1,31 @@
 """Faults on private mappings of hugetlb pages (hugetlb_fault, hugetlb_no_page, hugetlb_wp).
 
 One page name is one hugetlb page, and one frame of the machine.  Such pages are never swapped,
-never on an LRU list and never the zero page: a load of nothing allocates one too.  The pool is as
-large as it must be; what a kernel does when it is empty is not modelled.
+never on an LRU list and never the zero page: a load of nothing allocates one too.  If the pool has
+none (pool.py), the fault is answered by SIGBUS; but the process that made the mapping takes the
+page from its children rather than fail to copy it.
 """
 
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.fault import abandon_new, map_new_anon
-from pageherd.machine.folio import (
-    alloc_frame,
-    has_flag,
-    hold_frame,
-    put_page,
-    set_exclusive,
-    set_flag,
-    unhold,
-)
+from pageherd.machine.cow import handle_userfault, is_told
+from pageherd.machine.fault import map_new_anon, marker_wp
+from pageherd.machine.folio import clear_flag, hold_frame, put_page, set_exclusive, unhold
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.lock import ptl_taken
-from pageherd.machine.pte import may_write, pte_of, pte_same, remember_pte
-from pageherd.machine.questions import HUGETLB_FORCE, HUGETLB_REUSE, MAKE_WRITABLE, REUSE_PAGE
-from pageherd.machine.rmap import page_remove_rmap
+from pageherd.machine.lock import mmap_read_unlock, ptl_taken
+from pageherd.machine.pool import alloc_huge_page, is_owner, restore_reserve_on_error
+from pageherd.machine.pte import may_write, pte_of, pte_same, remember_pte, set_pte
+from pageherd.machine.questions import (
+    HUGETLB_FORCE,
+    HUGETLB_REUSE,
+    HUGETLB_TAKES,
+    MAKE_WRITABLE,
+    REUSE_PAGE,
+    UFFD_HUGETLB_LOST,
+)
+from pageherd.machine.rmap import maps_here, page_remove_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     COST_TLB_FLUSHES,
@@ -31,30 +33,51 @@ from pageherd.machine.state import (
     FAULT_WRITE,
     HOLD_FRAME,
     HOLD_NEW,
-    PG_HUGETLB,
+    HPAGE_RESV_UNMAPPED,
+    LIVE,
+    NONE,
+    PG_RESTORE_RESERVE,
     PTE_DIRTY,
     PTE_PRESENT,
+    PTE_UFFD_WP,
     PTE_WRITE,
+    SEGV,
     ask,
 )
+from pageherd.machine.watch import PROGRESS, breach
 
 
 @helper
-def alloc_like(s: State, frame: int) -> int:
-    """A new page of the same kind as `frame`: from the buddy allocator or the hugetlb pool."""
-    new = alloc_frame(s)
-    if has_flag(s, frame, PG_HUGETLB):
-        set_flag(s, new, PG_HUGETLB)
-    return new
+def sigbus(s: State, t: int, mm: int) -> int:
+    """VM_FAULT_SIGBUS: the process is told by a signal, a call by EFAULT."""
+    mmap_read_unlock(s, t, mm)
+    s.t_result[t] = SEGV
+    return steps.IDLE
 
 
 @helper
-def alloc_huge_page(s: State, t: int) -> None:
-    """alloc_huge_page(), without the page-table lock."""
-    new = alloc_frame(s)
-    set_flag(s, new, PG_HUGETLB)
+def get_huge_page(s: State, t: int, mm: int, page: int, cow_from_owner: bool) -> bool:
+    """alloc_huge_page(), without the page-table lock; false: the pool has none for this process."""
+    new = alloc_huge_page(s, mm, page, cow_from_owner)
+    if new == NONE:
+        return False
     s.t_new[t] = new
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
+    return True
+
+
+@helper
+def abandon_huge_page(s: State, t: int, mm: int, page: int) -> None:
+    """The entry changed meanwhile: give the path's new page back, and the reservation with it."""
+    unhold(s, t, HOLD_NEW)
+    restore_reserve_on_error(s, mm, page, int(s.t_new[t]))
+
+
+@helper
+def map_huge_page(s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int) -> None:
+    """hugepage_add_new_anon_rmap(): the page is mapped, and with it a reservation used for good."""
+    clear_flag(s, int(s.t_new[t]), PG_RESTORE_RESERVE)
+    map_new_anon(s, t, k, mm, page, pte)
 
 
 @helper
@@ -69,7 +92,8 @@ def writable(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
 def hugetlb_fault(s: State, t: int, k: KernelRecord) -> int:
     """hugetlb_fault(), hugetlb_wp(): allocate, reuse or copy, under the page-table lock.
 
-    What a write fault maps is writable if the mapping is; of a forced write it is a rule.
+    What was taken from a child cannot be replaced by zeros: it gets SIGBUS.  What a write fault
+    maps is writable if the mapping is; of a forced write it is a rule.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):
@@ -77,20 +101,63 @@ def hugetlb_fault(s: State, t: int, k: KernelRecord) -> int:
     remember_pte(s, t, mm, page)
     pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
     if (pte & PTE_PRESENT) == 0:
-        alloc_huge_page(s, t)
+        taken_away = (int(s.vma[mm, page]) & HPAGE_RESV_UNMAPPED) != 0
+        if taken_away or not get_huge_page(s, t, mm, page, False):
+            return sigbus(s, t, mm)
         return steps.HUGETLB_MAP
     write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
     unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
     if pte & PTE_WRITE or not (write or unshare):
         return int(s.t_return[t])
+    if write and is_told(s, mm, page):
+        return handle_userfault(s, t, mm)
+    remember_pte(s, t, mm, page)
+    pte = pte_of(s, mm, page)
+    if write and pte & PTE_UFFD_WP:  # of no userfaultfd: the fault has done nothing, and comes back
+        breach(s, PROGRESS)
+        return sigbus(s, t, mm)
     if ask(s, t, k, HUGETLB_REUSE, frame) == REUSE_PAGE:
         set_exclusive(s, k, frame)
         if not unshare:
             s.pte[mm, page] = pte | writable(s, t, k, mm, page)
         return int(s.t_return[t])
-    hold_frame(s, t, frame)
-    alloc_huge_page(s, t)
-    return steps.HUGETLB_COPY
+    owner = is_owner(s, mm, page)
+    if get_huge_page(s, t, mm, page, owner):
+        hold_frame(s, t, frame)
+        return steps.HUGETLB_COPY
+    return steps.HUGETLB_TAKE if owner else sigbus(s, t, mm)
+
+
+@step(steps.HUGETLB_TAKE)
+def hugetlb_take(s: State, t: int, k: KernelRecord) -> int:
+    """unmap_ref_private(): the page is unmapped from all others; then hugetlb_wp() looks again.
+
+    They are marked, so that later faults fail: no zeros must come in place of what the page held.
+    Some kernels look in each process at the address at which the owner has the page.  If it was
+    moved there or here by mremap(), they find nothing and look again for ever.
+    """
+    mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_pte_to[t])
+    taken = 0
+    for other in range(s.nr_mms):
+        if other == mm or s.mm_state[other] != LIVE:
+            continue
+        if ptl_taken(s, t, other):
+            return steps.BLOCKED
+        for place in range(s.nr_pages):
+            if not maps_here(s, other, place, frame):
+                continue
+            if place != page and not ask(s, t, k, HUGETLB_TAKES, frame):
+                continue
+            s.vma[other, place] = int(s.vma[other, place]) | HPAGE_RESV_UNMAPPED
+            set_pte(s, other, place, 0, 0)
+            page_remove_rmap(s, t, k, frame, other, place)
+            put_page(s, frame)
+            s.cost[COST_TLB_FLUSHES] += 1
+            taken += 1
+    if taken == 0:
+        breach(s, PROGRESS)
+        return sigbus(s, t, mm)
+    return steps.HUGETLB_FAULT
 
 
 @step(steps.HUGETLB_COPY)
@@ -115,15 +182,18 @@ def hugetlb_map(s: State, t: int, k: KernelRecord) -> int:
     write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
     same = pte_same(s, t, mm, page)
     if not same:
-        abandon_new(s, t)
+        abandon_huge_page(s, t, mm, page)
     elif copied:
         s.cost[COST_TLB_FLUSHES] += 1
         page_remove_rmap(s, t, k, old, mm, page)
         put_page(s, old)  # the mapping's reference; ours still holds the page
         bits = writable(s, t, k, mm, page) if write else 0
-        map_new_anon(s, t, k, mm, page, PTE_PRESENT | bits)
+        tracked = pte_of(s, mm, page) & PTE_UFFD_WP
+        if tracked and ask(s, t, k, UFFD_HUGETLB_LOST, old):
+            tracked = 0
+        map_huge_page(s, t, k, mm, page, PTE_PRESENT | bits | tracked)
     else:
-        map_new_anon(s, t, k, mm, page, PTE_PRESENT)
+        map_huge_page(s, t, k, mm, page, PTE_PRESENT | marker_wp(s, t, mm, page))
     if copied:
         unhold(s, t, HOLD_FRAME)
         put_page(s, old)

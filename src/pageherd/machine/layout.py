@@ -125,6 +125,11 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("swap_in_pieces", "u1"),  # a swap file: no large folio lies there in one piece
         ("file_kind", "u1"),
         ("batch_limit", "u1"),
+        # the pool of hugetlb pages: its size plus 1 (0: as many as it takes), what is free of it,
+        # and how many reservations are to be honoured
+        ("hugetlb_pool", "u1"),
+        ("hugetlb_free", "i2"),
+        ("hugetlb_resv", "i2"),
         ("moved", "u1"),
         ("free_head", index),
         # processes

@@ -1,5 +1,7 @@
 """Migration of one folio to other frames: move_pages() and compaction (migrate_pages).
 
+A hugetlb page goes the same way (unmap_and_move_huge_page).
+
 `t_frame` is the old folio, which the isolation holds, `t_new` the new one; both stay locked from
 MIGRATE_LOCK to MIGRATE_END.  Meanwhile each mapping is a migration entry that names the old page:
 of the write kind (PTE_WRITE), readable-exclusive (PTE_SWP_EXCLUSIVE), or read.  That of a PMD is
@@ -33,6 +35,7 @@ from pageherd.machine.jit import KernelRecord, driver, helper, step
 from pageherd.machine.layout import State, States
 from pageherd.machine.lock import locked_by_other, ptl_taken, trylock_page, unlock_page
 from pageherd.machine.lru import isolate_lru_page, lru_add_drain, lru_cache_add
+from pageherd.machine.pool import alloc_for_migration, isolate_hugetlb, move_hugetlb_state
 from pageherd.machine.pte import (
     is_followed,
     may_write,
@@ -76,6 +79,7 @@ from pageherd.machine.state import (
     PG_DIRTY,
     PG_EXCLUSIVE,
     PG_FILE,
+    PG_HUGETLB,
     PG_HWPOISON,
     PG_ISOLATED,
     PG_KSM,
@@ -113,6 +117,14 @@ WAS_MLOCKED: Final = 2
 
 
 @helper
+def isolate_folio(s: State, t: int, head: int) -> bool:
+    """isolate_lru_page(), isolate_hugetlb(): a hugetlb page is on no LRU list."""
+    if has_flag(s, head, PG_HUGETLB):
+        return isolate_hugetlb(s, t, head)
+    return isolate_lru_page(s, t, head)
+
+
+@helper
 def isolate(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """isolate_lru_page(): not a folio that waits in an LRU batch or is isolated already.
 
@@ -125,7 +137,7 @@ def isolate(s: State, t: int, k: KernelRecord, frame: int) -> int:
     head = compound_head(s, frame)
     if has_flag(s, head, PG_PARTIALLY_MAPPED) and ask(s, t, k, MIGRATION_SPLITS, head):
         head = frame if split_if_large(s, t, k, frame) else NONE
-    if head == NONE or not isolate_lru_page(s, t, head):
+    if head == NONE or not isolate_folio(s, t, head):
         s.t_result[t] = BUSY
         return steps.IDLE
     return steps.MIGRATE_LOCK
@@ -135,8 +147,8 @@ def isolate(s: State, t: int, k: KernelRecord, frame: int) -> int:
 def migrate(s: State, t: int, k: KernelRecord) -> int:
     """compact_zone() and others: drain this CPU's batch, isolate one folio.
 
-    Compaction leaves alone what is as large as a PMD's pages; memory hot-unplug does not, nor does
-    MPOL_MF_MOVE_ALL.
+    Compaction leaves alone what is as large as a PMD's pages, and hugetlb; memory hot-unplug does
+    not, nor does MPOL_MF_MOVE_ALL.
     """
     lru_add_drain(s, int(s.t_cpu[t]))
     return isolate(s, t, k, int(s.t_frame[t]))
@@ -169,6 +181,21 @@ def is_found(states: States, i: int, kernels: Any, mm: int, page: int) -> bool:
     return bool(pte_of(s, mm, page) & PTE_PRESENT and is_followed(s, 0, kernels[0], mm, page))
 
 
+@helper
+def alloc_target(s: State, frame: int) -> int:
+    """alloc_migration_target(): a folio like the old one."""
+    if has_flag(s, frame, PG_HUGETLB):
+        return alloc_for_migration(s)
+    return alloc_folio(s, int(s.frame_order[frame])) if is_large(s, frame) else alloc_frame(s)
+
+
+@helper
+def putback(s: State, t: int, frame: int) -> None:
+    """putback_lru_page(); a hugetlb page is on no LRU list (folio_putback_hugetlb)."""
+    if not has_flag(s, frame, PG_HUGETLB):
+        lru_cache_add(s, t, frame)
+
+
 @step(steps.MIGRATE_LOCK)
 def migrate_lock(s: State, t: int, k: KernelRecord) -> int:
     """__unmap_and_move(): lock the old page and a new one.
@@ -179,7 +206,7 @@ def migrate_lock(s: State, t: int, k: KernelRecord) -> int:
     if locked_by_other(s, t, frame):
         return steps.BLOCKED
     trylock_page(s, t, frame)
-    s.t_new[t] = alloc_folio(s, s.frame_order[frame]) if is_large(s, frame) else alloc_frame(s)
+    s.t_new[t] = alloc_target(s, frame)
     if s.t_new[t] == NONE:
         return steps.IDLE  # the alarm is raised
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
@@ -314,6 +341,7 @@ def take_over(s: State, old: int, new: int) -> None:
         s.frame_family[new + i] = s.frame_family[old + i]
     ksm = int(s.page_flags[old]) & (PG_KSM | PG_STABLE_NODE)
     set_flag(s, new, ksm)  # ksm_migrate_page(): the stable node names the new page
+    move_hugetlb_state(s, old, new)
     if has_flag(s, old, PG_LAZYFREE):
         set_flag(s, new, PG_LAZYFREE)
     if has_flag(s, old, PG_DIRTY):
@@ -387,7 +415,7 @@ def migrate_copy(s: State, t: int, k: KernelRecord) -> int:
             return fail(s, t)
         take_over(s, old, new)
     s.t_result[t] = OK
-    lru_cache_add(s, t, new)
+    putback(s, t, new)
     if s.batch_limit != 0 and ask(s, t, k, MIGRATION_DRAINS, new):
         lru_add_drain(s, int(s.t_cpu[t]))
     return steps.MIGRATE_RESTORE
@@ -406,7 +434,7 @@ def migrate_end(s: State, t: int, k: KernelRecord) -> int:
     unhold(s, t, HOLD_FRAME | HOLD_NEW)
     put_page(s, new)
     if s.t_result[t] != OK:
-        lru_cache_add(s, t, old)  # putback_lru_page()
+        putback(s, t, old)
     elif s.t_other[t] == BY_SOFT_OFFLINE:
         set_flag(s, old, PG_HWPOISON)
         page_ref_add(s, old, 1)

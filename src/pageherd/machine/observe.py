@@ -5,7 +5,7 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.jit import KernelRecord, step
 from pageherd.machine.layout import State
-from pageherd.machine.pte import pte_of
+from pageherd.machine.pte import is_hugetlb, pte_of
 from pageherd.machine.state import (
     ABSENT,
     PRESENT,
@@ -25,13 +25,14 @@ from pageherd.machine.state import (
 def pagemap(s: State, t: int, k: KernelRecord) -> int:
     """/proc/PID/pagemap bits 62 and 63; PAGEMAP_SCAN tells the zero page apart (6.7+).
 
-    A migration entry reads as swapped, and so do markers, of userfaultfd and guard regions,
-    and hwpoison entries.
+    A migration entry reads as swapped, and so do markers, of userfaultfd (but not of hugetlb) and
+    guard regions, and hwpoison entries.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     pte = pte_of(s, mm, page)
     marked = PTE_GUARD | PTE_HWPOISON
-    if pte & (PTE_SWAP | PTE_MIGRATION | marked) or pte == PTE_UFFD_WP:
+    marker = pte == PTE_UFFD_WP and not is_hugetlb(s, mm, page)
+    if pte & (PTE_SWAP | PTE_MIGRATION | marked) or marker:
         s.t_result[t] = SWAPPED
     elif (pte & PTE_PRESENT) == 0:
         s.t_result[t] = ABSENT

@@ -170,7 +170,11 @@ TOUCH_DIRTIES: Final = 106
 ANON_FOLIOS: Final = 107
 KSM_NEW_VMAS: Final = 108
 DROPPABLE_UFFD: Final = 109
-NR_QUESTIONS: Final = 110
+HUGETLB_TAKES: Final = 110
+HUGETLB_RESTORES: Final = 111
+UFFD_HUGETLB_STAYS: Final = 112
+UFFD_HUGETLB_LOST: Final = 113
+NR_QUESTIONS: Final = 114
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,4 +456,24 @@ QUESTIONS: Final = (
         ("there are no such processes", "after VMAs are joined", "before"),
     ),
     Question(TOUCH_DIRTIES, "does GUP mark a PMD entry dirty that it only reads?", _YES_NO),
+    Question(
+        HUGETLB_TAKES,
+        "is a page that its owner takes from its children looked for where each of them maps it?",
+        _YES_NO,
+    ),
+    Question(
+        HUGETLB_RESTORES,
+        "does unmapping this hugetlb page give its owner the reservation back?",
+        _YES_NO,
+    ),
+    Question(
+        UFFD_HUGETLB_STAYS,
+        "does fork leave the uffd-wp bit in the child's hugetlb entry, whatever its mapping?",
+        _YES_NO,
+    ),
+    Question(
+        UFFD_HUGETLB_LOST,
+        "does the copy of a hugetlb page (unshare, fork) lose the uffd-wp bit?",
+        _YES_NO,
+    ),
 )

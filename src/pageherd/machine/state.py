@@ -49,6 +49,10 @@ VM_UFFD_WP: Final = 32768  # registered with the userfaultfd of its process, to 
 # only where a layout has room for them
 VM_DROPPABLE: Final = 1 << 24  # MAP_DROPPABLE
 VM_UFFD_RWP: Final = 1 << 26  # registered with the userfaultfd of its process, to track all access
+# of a private hugetlb mapping, in bits that mean other things elsewhere: vm_private_data
+HPAGE_RESV_OWNER: Final = VM_MERGEABLE  # its process made it, and reserved its page then
+HPAGE_RESV_UNMAPPED: Final = VM_NOHUGEPAGE  # the owner's write took its page away
+RESV_USED: Final = VM_HUGEPAGE  # the owner's reservation is used: it is in the region map
 
 # vma_anon, of a page in a range of huge pages: the name of its VMA's anon_vma (0: none), and
 AV_ID: Final = 63
@@ -84,6 +88,8 @@ PG_PARTIALLY_MAPPED: Final = 512  # on the deferred split queue
 PG_HWPOISON: Final = 16384  # PageHWPoison: memory_failure() keeps a reference for ever
 PG_STABLE_NODE: Final = 2048  # a KSM page in the stable tree; any other has no rmap
 PG_MAYBE_SHARED: Final = 1024  # FOLIO_MM_IDS_SHARED: perhaps more than one mm maps the folio
+PG_RESTORE_RESERVE: Final = 32768  # of hugetlb: when it is freed a reservation comes back with it
+PG_TEMPORARY: Final = 8192  # of hugetlb: it leaves the pool when it is freed
 
 # t_fault
 FAULT_WRITE: Final = 1
@@ -130,6 +136,7 @@ UFFD_RWP_ASYNC: Final = 128
 # file_kind
 FILE_MEMFD: Final = 0
 FILE_DISK: Final = 1  # of a disk file system, which wants to know what becomes dirty
+UFFD_HUGETLB: Final = 256  # UFFD_FEATURE_WP_HUGETLBFS_SHMEM, of hugetlb
 
 # swap_kind
 SWAP_NONE: Final = 0

@@ -36,6 +36,7 @@ FORK_WRPROTECT: Final = 17
 FORK_INSTALL: Final = 18
 FORK_COPY: Final = 19
 FORK_END: Final = 20
+FORK_FAILED: Final = 103
 # gup.py: get_user_pages and pin_user_pages
 GUP: Final = 21
 GUP_FAST_SEQ: Final = 22
@@ -94,6 +95,7 @@ WRITE_FILE: Final = 85
 HUGETLB_FAULT: Final = 86
 HUGETLB_COPY: Final = 87
 HUGETLB_MAP: Final = 88
+HUGETLB_TAKE: Final = 89
 
 # migrate.py: migrate_pages, move_pages
 MIGRATE: Final = 60

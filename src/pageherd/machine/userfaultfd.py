@@ -14,6 +14,7 @@ from pageherd.machine.anon_vma import anon_vma_prepare, vma_modify
 from pageherd.machine.fault import map_new_anon
 from pageherd.machine.folio import (
     alloc_frame,
+    clear_flag,
     compound_head,
     is_exclusive,
     page_maybe_dma_pinned,
@@ -29,7 +30,15 @@ from pageherd.machine.lock import (
     mmap_write_unlock,
     ptl_taken,
 )
-from pageherd.machine.pte import may_write, pte_of, restore_none, set_pte, tracks_access
+from pageherd.machine.pool import alloc_huge_page
+from pageherd.machine.pte import (
+    is_hugetlb,
+    may_write,
+    pte_of,
+    restore_none,
+    set_pte,
+    tracks_access,
+)
 from pageherd.machine.questions import (
     DROPPABLE_UFFD,
     GUARD_KNOWS,
@@ -42,7 +51,9 @@ from pageherd.machine.state import (
     BUSY,
     COST_TLB_FLUSHES,
     HOLD_NEW,
+    NONE,
     OK,
+    PG_RESTORE_RESERVE,
     PTE_DIRTY,
     PTE_GUARD,
     PTE_HWPOISON,
@@ -55,6 +66,7 @@ from pageherd.machine.state import (
     PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
+    UFFD_HUGETLB,
     UFFD_MOVE,
     UFFD_RWP,
     UFFD_RWP_ASYNC,
@@ -108,9 +120,9 @@ def userfaultfd(s: State, t: int, k: KernelRecord) -> int:
 def uffd_register(s: State, t: int, k: KernelRecord) -> int:
     """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only.
 
-    Some kernels refuse droppable memory (vma_can_userfault()).  With UFFDIO_REGISTER_MODE_RWP the
-    memory must be accessible, and UFFD_FEATURE_RWP asked for.  A mapping changes its mode only
-    after it was unregistered: EBUSY.
+    Some kernels know it of hugetlb, too, and some refuse droppable memory (vma_can_userfault()).
+    With UFFDIO_REGISTER_MODE_RWP the memory must be accessible, and UFFD_FEATURE_RWP asked for.  A
+    mapping changes its mode only after it was unregistered: EBUSY.
     """
     mm, page, mode = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_value[t])
     if not mmap_write_lock(s, t, mm):
@@ -127,7 +139,9 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     if vma & VM_DROPPABLE and not ask(s, t, k, DROPPABLE_UFFD, 0):
         known = False
-    if known and vma & VM_MAPPED and (vma & (VM_FILE | VM_HUGETLB)) == 0:
+    if vma & VM_HUGETLB and (mode == VM_UFFD_RWP or (knows(k) & UFFD_HUGETLB) == 0):
+        known = False
+    if known and vma & VM_MAPPED and (vma & VM_FILE) == 0:
         split_unless_covered(s, t, k, mm, page, page, page + 1)
         s.vma[mm, page] = int(s.vma[mm, page]) | mode
         vma_modify(s, k, mm, page, page, page + 1)
@@ -149,14 +163,17 @@ def is_registered(s: State, mm: int, page: int) -> bool:
 def protect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
     """change_pte_range(), MM_CP_UFFD_WP: what is mapped, swapped or on the move; or a marker.
 
-    Nothing marks what was never touched, unless the userfaultfd wants that.
+    Nothing marks what was never touched, unless the userfaultfd wants that, or it is hugetlb
+    (hugetlb_change_protection()).
     """
     pte = pte_of(s, mm, page) & ~PTE_PROTNONE
     if pte & PTE_MIGRATION:
         s.pte[mm, page] = readable_migration_entry(s, t, k, mm, page, pte) | PTE_UFFD_WP
     elif pte & (PTE_PRESENT | PTE_SWAP | PTE_HWPOISON):
         s.pte[mm, page] = (pte & ~PTE_WRITE) | PTE_UFFD_WP
-    elif int(s.mm_uffd[mm]) & UFFD_WP_UNPOPULATED and (pte & PTE_GUARD) == 0:
+    elif (pte & PTE_GUARD) == 0 and (
+        int(s.mm_uffd[mm]) & UFFD_WP_UNPOPULATED or is_hugetlb(s, mm, page)
+    ):
         set_pte(s, mm, page, PTE_UFFD_WP, 0)
 
 
@@ -246,7 +263,11 @@ def fill(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
         return BUSY
     if pte & PTE_GUARD and ask_value(k, GUARD_KNOWS) & GUARD_STAYS:
         return BUSY
-    s.t_new[t] = alloc_frame(s)
+    new = alloc_huge_page(s, mm, page, False) if is_hugetlb(s, mm, page) else alloc_frame(s)
+    if new == NONE:
+        return SEGV  # ENOMEM
+    clear_flag(s, new, PG_RESTORE_RESERVE)
+    s.t_new[t] = new
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
     s.content[int(s.t_new[t])] = s.t_value[t]
     pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY

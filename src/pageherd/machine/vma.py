@@ -340,6 +340,10 @@ def takes_advice(s: State, t: int, k: KernelRecord, vma: int, advice: int) -> bo
     return not (vma & VM_HUGETLB and dofork) or ask(s, t, k, HUGETLB_DOFORK, 0) != 0
 
 
+# ksm_madvise() ignores hugetlb, mlock() does not mark it: so these bits can mean something else
+ADVICE_OF_HUGETLB: Final = VM_DONTCOPY | VM_WIPEONFORK
+
+
 @step(steps.MADVISE)
 def madvise(s: State, t: int, k: KernelRecord) -> int:
     """madvise() of advice that only changes VMA flags: set t_value's low half, clear its high.
@@ -354,8 +358,10 @@ def madvise(s: State, t: int, k: KernelRecord) -> int:
         return steps.BLOCKED
     advice = int(s.t_value[t])
     vma = int(s.vma[mm, first])
-    if vma & (VM_HUGETLB | VM_DROPPABLE):  # vma_supports_mlock()
+    if vma & VM_DROPPABLE:  # vma_supports_mlock()
         advice &= ~VM_LOCKED
+    if vma & VM_HUGETLB:
+        advice &= ADVICE_OF_HUGETLB | ADVICE_OF_HUGETLB << 16
     takes = takes_advice(s, t, k, vma, advice)
     mapped = range_mapped(s, t, mm) and takes
     if not may_write(s, mm, first) or is_shared(s, mm, first):

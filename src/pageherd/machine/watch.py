@@ -38,6 +38,9 @@ ALIVE: Final = 4
 NO_LEAK: Final = 5
 COUNTS: Final = 6
 EXCLUSIVE: Final = 7
+PROGRESS: Final = 8
+
+MEANINGLESS: Final = 1 << ALIVE | 1 << PROGRESS  # what follows such a breach
 
 
 @helper

@@ -23,7 +23,14 @@ from pageherd.machine.lock import (
     ptl_taken,
 )
 from pageherd.machine.lru import lru_add_drain
-from pageherd.machine.pte import is_hugetlb, pte_of, set_pte, untouched_value
+from pageherd.machine.pool import close_reservation, is_limited, restore_on_unmap
+from pageherd.machine.pte import (
+    is_hugetlb,
+    pte_of,
+    set_pte,
+    untouched_value,
+    userfaultfd_pte_wp,
+)
 from pageherd.machine.questions import (
     GUARD_KNOWN,
     GUARD_KNOWS,
@@ -41,6 +48,7 @@ from pageherd.machine.state import (
     PTE_HUGE,
     PTE_PRESENT,
     PTE_SWAP,
+    PTE_UFFD_WP,
     SEGV,
     VM_LOCKED,
     VM_MAPPED,
@@ -98,6 +106,8 @@ def empty(s: State, t: int, mm: int, page: int) -> None:
         set_pte(s, mm, page, 0, 0)
     detach(s, mm, page)
     if not keeps_vma(s, t):
+        if is_limited(s):
+            close_reservation(s, mm, page)
         s.vma[mm, page] = 0
         s.vma_file[mm, page] = 0
         if s.nr_huge > 1:
@@ -164,7 +174,12 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
     if pte & PTE_HUGE:
         return zap_huge_pmd(s, t, k, mm, page)
+    if pte & PTE_PRESENT and is_hugetlb(s, mm, page):
+        restore_on_unmap(s, t, k, mm, page, to)
+    marked = is_hugetlb(s, mm, page) and userfaultfd_pte_wp(s, mm, page, pte)
     empty(s, t, mm, page)
+    if marked and s.t_value[t] == KEEP:  # without ZAP_FLAG_DROP_MARKER
+        set_pte(s, mm, page, PTE_UFFD_WP, 0)
     if pte & PTE_SWAP:
         free_swap_and_cache(s, t, k, to)
     elif pte & PTE_PRESENT and to != ZERO_FRAME:

@@ -69,6 +69,8 @@ def check_leaks(s: State, k: KernelRecord) -> None:
         kept = int(has_flag(s, frame, PG_HWPOISON))  # a poisoned page never comes back
         if s.refcount[frame] != kept or s.pincount[frame] != 0:
             breach(s, NO_LEAK)
+    if s.hugetlb_pool != 0 and (s.hugetlb_free != s.hugetlb_pool - 1 or s.hugetlb_resv != 0):
+        breach(s, NO_LEAK)
     for slot in range(s.nr_slots):
         if s.swap_count[slot] != 0 or s.slot_frame[slot] != 0:
             breach(s, NO_LEAK)

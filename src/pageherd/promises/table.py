@@ -59,7 +59,8 @@ PROMISES: Final = (
         5,
         "no-leak",
         "all processes and references are gone, batches drained, write-back done and reclaim has"
-        " run once over every frame, yet a frame or slot is not free",
+        " run once over every frame, yet a frame or slot is not free, or a hugetlb page of the"
+        " pool is not there or still reserved",
     ),
     Promise(
         6,
@@ -74,8 +75,16 @@ PROMISES: Final = (
         " one; or a writable entry maps an anonymous page that another process maps too, or a KSM"
         " page",
     ),
+    Promise(
+        8,
+        "progress",
+        "a path of the kernel comes back to a step with nothing changed, again and again, and can"
+        " neither finish nor fail",
+        asked_by_default=False,
+    ),
 )
 
 NAMES: Final = tuple(promise.name for promise in PROMISES)
 BY_NAME: Final = {promise.name: promise for promise in PROMISES}
 DEFAULT: Final = tuple(promise.name for promise in PROMISES if promise.asked_by_default)
+TOLD: Final = (*DEFAULT, "progress")  # those of which a breach is told although nobody asked

@@ -18,8 +18,10 @@ from pageherd.errors import PageherdError
 from pageherd.litmus.check import check
 from pageherd.litmus.format import format_step, format_test
 from pageherd.litmus.syntax import Keeps, Step, SwapKind, Test
+from pageherd.machine import state as st
 from pageherd.real.follow import Divergence, Followed, follow
 from pageherd.real.generate import random_test, steerable_verbs
+from pageherd.real.judge import check_returns
 from pageherd.real.observe import Sight
 from pageherd.real.outcomes import Outcomes
 from pageherd.real.results import Run
@@ -27,6 +29,7 @@ from pageherd.real.steer import NotSteerable, Steered, steer
 from pageherd.real.target import Batch, Report, Target, by_swap, sight_of
 from pageherd.rules.choose import Kernel, choose, record
 from pageherd.search.edit import Renaming, all_steps, tidy, with_changes, with_steps
+from pageherd.search.explore import explore_program
 
 BATCH: Final = 600  # programs of one boot
 SHORTEST: Final = 5
@@ -129,7 +132,22 @@ class Conform:
 
     def steer(self, test: Test) -> Steered:
         pieces = self.target.in_pieces
-        return steer(test, "base", self.kernel, chosen=False, in_pieces=pieces)[0]
+        steered = steer(test, "base", self.kernel, chosen=False, in_pieces=pieces)[0]
+        if test.hugetlb_pool is not None:
+            self.check_pool(steered)
+        return steered
+
+    def check_pool(self, steered: Steered) -> None:
+        """Without a hugetlb page for the child fork fails; and then nobody can do its steps.
+
+        Raises:
+            NotSteerable: so it is here.
+        """
+        check_returns(steered, self.table)
+        forks = [step.result for step in all_steps(steered.test) if step.verb == "fork"]
+        for outcome in explore_program(steered.program, self.table).outcomes:
+            if any(name and outcome.registers[name] != st.OK for name in forks):
+                raise NotSteerable("fork: there is no child")
 
     def batch(
         self, programs: dict[int, Steered], tally: Tally, progress: Callable[[], None]

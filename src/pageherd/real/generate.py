@@ -104,8 +104,16 @@ OF_RANGES: Final = frozenset(
 )
 ON_RANGES: Final = frozenset(verb for verb, row in VERBS.items() if row.ranges)
 ONE_IN: Final = 5
-"""One program in so many has a file: a memfd without reclaim, with hugetlb pages or migration, or
-one on disk; another one a huge range; a third one mergeable pages with few different contents."""
+"""One program in so many has a file or hugetlb pages; another one a huge range; a third one
+mergeable pages with few different contents."""
+ON_DISK: Final = 0.4
+"""Of those with a file so many have it on disk."""
+HUGETLB_ONLY: Final = 0.6
+"""Up to here they have hugetlb pages only, which can be moved."""
+WITHOUT_HUGETLB: Final = 0.8
+"""Up to here a memfd, whose pages can be moved, too; beyond it a memfd and hugetlb pages."""
+POOLS: Final = (None, 1, 2, 3)
+"""How many hugetlb pages a program with files may have; None: enough."""
 CONTENTS: Final = (0, 1, 1, 2)
 RANGE: Final = Huge("h", ("a", "b"))
 RANGE_PAGES: Final = ("a", "b", "c")
@@ -121,13 +129,18 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
     drawn = random.Random(f"{seed}").random() * ONE_IN
     huge = 1 <= drawn < 2 and "hugepage" in verbs
     ksm = 2 <= drawn < 3 and "ksm" in verbs
-    disk = drawn < 0.5 and "sync_file" in verbs
-    program = _Program(rng, huge, ksm, drawn < 1 and "mmap_file" in verbs)
+    disk = drawn < ON_DISK and "sync_file" in verbs
+    pool = POOLS[seed % len(POOLS)] if ON_DISK < drawn < 1 and "mmap_hugetlb" in verbs else None
+    file = drawn < 1 and "mmap_file" in verbs
+    program = _Program(rng, huge, ksm, file, limited=pool is not None)
     left_out = OF_FILES | OF_RANGES
     if disk:
         left_out = WITHOUT_DISK | OF_RANGES
+    elif drawn < HUGETLB_ONLY:
+        left_out = WITHOUT_MEMFD | OF_RANGES | {*FILE_VERBS}
     elif drawn < 1:
-        left_out = WITHOUT_MEMFD | OF_RANGES | (MOVES if drawn > 0.75 else {"mmap_hugetlb"})
+        hugetlb = drawn > WITHOUT_HUGETLB
+        left_out = WITHOUT_MEMFD | OF_RANGES | (MOVES if hugetlb else {"mmap_hugetlb"})
     elif huge:
         left_out = OF_FILES | MOVES | WITHOUT_RANGES
     left_out |= WITHOUT_KSM if ksm else ksmd.VERBS
@@ -146,6 +159,7 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
         pages=RANGE_PAGES if huge else PAGES,
         files=(FileLine("tmpfile"),) if disk else (),
         swap=Swap(swap),
+        hugetlb_pool=pool,
         huge=(RANGE,) if huge else (),
     )
 
@@ -158,6 +172,7 @@ class _Program:
     huge: bool = False
     ksm: bool = False
     file: bool = False
+    limited: bool = False  # hugetlb pages may run out
     alive: list[str] = field(default_factory=lambda: ["P"])
     born: int = 1
     held: list[str] = field(default_factory=list)
@@ -202,7 +217,8 @@ class _Program:
         parent, child = self.rng.choice(self.alive), PROCESSES[self.born]
         self.born += 1
         self.alive.append(child)
-        return Step(parent, "fork", (child,))
+        # a fork that may fail tells
+        return Step(parent, "fork", (child,), f"forked_{child.lower()}" if self.limited else None)
 
     def exit(self) -> Step | None:
         if len(self.alive) == 1:

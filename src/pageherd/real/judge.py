@@ -100,9 +100,24 @@ def _case(chosen: Chosen, kernel: Kernel, table: Any, in_pieces: Collection[str]
         programs = steer(chosen.test, chosen.variant, kernel, in_pieces=in_pieces)
         if not _faithful(chosen, programs, table):
             programs = steer(chosen.test, chosen.variant, kernel, chosen=False, in_pieces=in_pieces)
+        for program in programs:
+            check_returns(program, table)
         return _Case(chosen, programs)
     except NotSteerable as reason:
         return _Case(chosen, reason=f"not steerable: {reason}")
+
+
+def check_returns(program: Steered, table: Any) -> None:
+    """A process that does not come back from the kernel cannot be killed, and takes a CPU.
+
+    Raises:
+        NotSteerable: the model says that this is what happens.
+    """
+    protects = any(step.verb == "uffd_protect" for step in program.program.steps)
+    if program.test.hugetlb_pool is None and not protects:
+        return  # nothing else breaks `progress`
+    if "progress" in explore_program(program.program, table).broken:
+        raise NotSteerable("the kernel would not come back (progress)")
 
 
 def _faithful(chosen: Chosen, programs: Sequence[Steered], table: Any) -> bool:

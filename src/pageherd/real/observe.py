@@ -155,7 +155,7 @@ def model_page(s: State, mm: int, page: int, *, of_head: bool = False) -> Page:
         return Page("swapped", slot=GUARD, soft_dirty=soft_dirty)
     if pte & st.PTE_HWPOISON:
         return Page("swapped", slot=POISON + to, soft_dirty=soft_dirty)
-    if pte == st.PTE_UFFD_WP:
+    if pte == st.PTE_UFFD_WP and not vma & st.VM_HUGETLB:
         return Page("swapped", slot=MARKER, soft_dirty=soft_dirty)
     if not pte & st.PTE_PRESENT:
         return Page("absent", soft_dirty=soft_dirty)

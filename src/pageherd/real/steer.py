@@ -243,14 +243,14 @@ def _check_swapoff(steps: tuple[Step, ...]) -> None:
 
 
 def _check_file(steps: tuple[Step, ...]) -> None:
-    """Reclaim takes pages of the file, too, and migration hugetlb pages; the machine does not.
+    """Reclaim takes pages of the file, too, and UFFDIO_COPY fills whole hugetlb pages.
 
     Raises:
-        NotSteerable: the test has a file and reclaims, or hugetlb pages and moves.
+        NotSteerable: the test has a file and reclaims, or hugetlb pages and fills one.
     """
     verbs = {step.verb for step in steps}
-    if verbs & MOVES and "mmap_hugetlb" in verbs:
-        raise NotSteerable("move: hugetlb pages move, too")
+    if "uffd_copy" in verbs and "mmap_hugetlb" in verbs:
+        raise NotSteerable("uffd_copy: of less than a hugetlb page")
     if "reclaim" in verbs and verbs & {*FILE_VERBS}:
         raise NotSteerable("reclaim: of a cgroup swaps out pages of the file, too")
 
@@ -277,6 +277,8 @@ def _steered(
     needs = {LEVERS[step.verb].needs for step in steps} - {""}
     if huge:
         needs.add("thp")
+    if test.hugetlb_pool is not None:
+        needs.add("hugetlb")
     if "cgroup-reclaim" in needs:
         needs.add("swap")
     if plain.file_of(BASE) != MEMFD and {step.verb for step in steps} & {*FILE_VERBS}:
@@ -386,6 +388,8 @@ def encode(steered: Steered, device: str, *, repeat: int = 1, facts: bool = True
     ]
     if "tmpfile" in steered.needs:
         lines.append("file tmpfile")
+    if steered.test.hugetlb_pool is not None:
+        lines.append(f"pool {steered.test.hugetlb_pool}")
     for first, pages in map(names.range_of, (huge.name for huge in names.huge)):
         lines.append(f"range {first} {pages}")
     for thread in threads:

@@ -16,7 +16,9 @@ from pageherd.machine.questions import (
     HUGETLB_DONTNEED,
     HUGETLB_FORCE,
     HUGETLB_FORK,
+    HUGETLB_RESTORES,
     HUGETLB_REUSE,
+    HUGETLB_TAKES,
     KEEP_READ_ONLY,
     MAKE_WRITABLE,
     REUSE_PAGE,
@@ -80,6 +82,22 @@ DONTNEED.group("allowed", "madvise_dontneed_free_valid_vma; v5.18 (90e7e7f5ef3f)
 DOFORK = decision_point("hugetlb-dofork", HUGETLB_DOFORK, kernel_function="madvise_vma_behavior")
 DOFORK.group("refused", "madvise_vma_behavior, VM_SPECIAL; read in 7.3.4", no)
 DOFORK.group("allowed", "madvise_behavior, VM_IO; until v6.18", yes)
+
+TAKES = decision_point("hugetlb-takes", HUGETLB_TAKES, kernel_function="unmap_ref_private")
+TAKES.group("same-address", "unmap_ref_private; read in 5.10.262 to 6.12.117", no)
+TAKES.group("where-it-is", "unmap_ref_private, vma_filebacked_address; read in 7.3.4", yes)
+
+RESTORES = decision_point(
+    "hugetlb-restores", HUGETLB_RESTORES, kernel_function="__unmap_hugepage_range"
+)
+RESTORES.group("never", "__unmap_hugepage_range; read in v4.19 to 6.1.192", no)
+
+
+@RESTORES.alternative("last-mapping", "__unmap_hugepage_range; read in 6.12.117 and 7.3.4")
+def restore_with_the_last_mapping(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As long as a child maps the page the owner could take it from there."""
+    return int(s.mapcount[frame] == 1)
+
 
 FORCED = decision_point("hugetlb-force", HUGETLB_FORCE, kernel_function="check_vma_flags")
 

@@ -8,6 +8,8 @@ from pageherd.machine.questions import (
     NO,
     UFFD_FORK_CLEARS,
     UFFD_FORK_COPIES,
+    UFFD_HUGETLB_LOST,
+    UFFD_HUGETLB_STAYS,
     UFFD_KNOWS,
     UFFD_MREMAP_CLEARS,
     UFFD_UPGRADES,
@@ -16,6 +18,7 @@ from pageherd.machine.questions import (
 from pageherd.machine.state import (
     UFFD_EVENT_FORK,
     UFFD_EVENT_REMAP,
+    UFFD_HUGETLB,
     UFFD_MOVE,
     UFFD_RWP,
     UFFD_RWP_ASYNC,
@@ -28,12 +31,14 @@ from pageherd.machine.state import (
 from pageherd.rules.base import decision_point, no, yes
 
 _EVENTS = UFFD_EVENT_FORK | UFFD_EVENT_REMAP
-_UNPOPULATED = _EVENTS | UFFD_WP | UFFD_WP_UNPOPULATED
+_HUGETLB = _EVENTS | UFFD_WP | UFFD_HUGETLB
+_UNPOPULATED = _HUGETLB | UFFD_WP_UNPOPULATED
 _MOVE = _UNPOPULATED | UFFD_WP_ASYNC | UFFD_MOVE
 
 FEATURES = decision_point("uffd-features", UFFD_KNOWS, kernel_function="userfaultfd_api")
 FEATURES.value("events", _EVENTS, "events of fork and mremap; v4.11 to v5.6")
 FEATURES.value("write-protect", _EVENTS | UFFD_WP, "UFFDIO_WRITEPROTECT; v5.7 (63b2d4174c4a)")
+FEATURES.value("hugetlb", _HUGETLB, "UFFD_FEATURE_WP_HUGETLBFS_SHMEM; v5.19 (b1f9e876862d)")
 FEATURES.value("unpopulated", _UNPOPULATED, "UFFD_FEATURE_WP_UNPOPULATED; v6.4 (2bad466cc9d9)")
 FEATURES.value("async", _UNPOPULATED | UFFD_WP_ASYNC, "UFFD_FEATURE_WP_ASYNC; v6.7 (d61ea1cb0095)")
 FEATURES.value("move", _MOVE, "UFFDIO_MOVE; v6.8 (adef440691ba)")
@@ -91,3 +96,12 @@ UNPROTECT.group(
     "uffd_wp_range, MM_CP_TRY_CHANGE_WRITABLE; read in 6.12: as `mprotect-upgrade` says",
     yes,
 )
+
+HUGETLB = decision_point(
+    "uffd-hugetlb",
+    UFFD_HUGETLB_STAYS,
+    UFFD_HUGETLB_LOST,
+    kernel_function="copy_hugetlb_page_range, hugetlb_wp",
+)
+HUGETLB.group("forgotten", "copy_hugetlb_page_range, hugetlb_wp; v5.19, read in 6.1.192", yes, yes)
+HUGETLB.group("carried", "copy_hugetlb_page_range, hugetlb_wp; read in 6.12.117", no, no)

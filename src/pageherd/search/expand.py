@@ -17,7 +17,7 @@ from pageherd.machine.jit import (
 from pageherd.machine.layout import State, States
 from pageherd.machine.rmap import maps_here
 from pageherd.machine.state import LIVE, NONE, UNUSED, VM_LOCKED, VM_MAPPED
-from pageherd.machine.watch import ALIVE
+from pageherd.machine.watch import MEANINGLESS
 from pageherd.promises.checks import check_state
 from pageherd.promises.leaks import check_leaks
 from pageherd.search.canonical import canonical
@@ -263,7 +263,7 @@ def expand(
                 tally[STUCK] = s.alarm
                 continue
             note_broken(broken, bits, i, j)
-            if bits & (1 << ALIVE):
+            if bits & MEANINGLESS:
                 tally[PRUNED] += 1
                 continue
             simplify(s, w)

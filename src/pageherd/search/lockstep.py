@@ -21,7 +21,7 @@ from pageherd.machine.state import (
     VM_MAPPED,
     ZERO_FRAME,
 )
-from pageherd.machine.watch import ALIVE
+from pageherd.machine.watch import MEANINGLESS
 from pageherd.promises.checks import check_state
 from pageherd.search.canonical import compare_codes, compare_orders, make_keys
 from pageherd.search.client import ANY, MAPPED, NOBODY
@@ -381,7 +381,7 @@ def advance(
             if observe == PROMISES:
                 promises = broken_on_one(bits_a, bits_b, known) & asked
                 history = known | (bits_a & bits_b & asked)
-            pruned = ((bits_a | bits_b) & (1 << ALIVE)) != 0
+            pruned = ((bits_a | bits_b) & MEANINGLESS) != 0
             if pruned:
                 if promises != 0 or differs:
                     note_difference(found, tally, i, j, promises, hash_words(code_words, i, n))

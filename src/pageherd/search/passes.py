@@ -221,13 +221,14 @@ def _values(test: Test) -> set[int]:
 
 
 def _plain_settings(found: Found) -> Iterator[Test]:
-    """Ordinary swap, no batches, one CPU."""
+    """Ordinary swap, no batches, one CPU, hugetlb pages enough."""
     test = found.test
     yield replace(test, files=())
     yield replace(test, swap=Swap())
     yield replace(test, swap=replace(test.swap, stable_writes=False))
     for number in _less(test.lru_batches, 0):
         yield replace(test, lru_batches=number)
+    yield replace(test, hugetlb_pool=None)
     for gone in test.cpus:
         yield replace(test, cpus=tuple(placement for placement in test.cpus if placement != gone))
 

@@ -211,6 +211,9 @@ def first_state(
     record["swap_kind"] = SWAP_KINDS[test.swap.kind]
     record["swap_stable_writes"] = int(test.swap.stable_writes)
     record["batch_limit"] = test.lru_batches
+    if test.hugetlb_pool is not None:
+        record["hugetlb_pool"] = test.hugetlb_pool + 1
+        record["hugetlb_free"] = test.hugetlb_pool
     if test.huge:
         record["nr_huge"] = len(test.huge[0].pages)
         record["nr_frames"] = layout.frames  # a folio lives as long as one of its pages is held

@@ -162,7 +162,8 @@ def size(test: Test) -> Size:
 
 def _awkward(test: Test, steps: Iterable[Step]) -> tuple[int, ...]:
     device = (test.swap != Swap(), test.swap.stable_writes)
-    settings = (len(test.files), *device, test.lru_batches, len(test.cpus))
+    pool = test.hugetlb_pool is not None
+    settings = (len(test.files), *device, test.lru_batches, len(test.cpus), pool)
     arguments = [argument for step in steps for argument in step.arguments]
     numbers = sum(argument for argument in arguments if isinstance(argument, int))
     asked = sum(c.right for c in compared_in(test.questions[0]) if isinstance(c.right, int))
@@ -322,5 +323,6 @@ def _plain(chosen: Chosen, question: Question) -> Test:
         files=test.files_of(variant),
         swap=test.swap,
         lru_batches=test.lru_batches,
+        hugetlb_pool=test.hugetlb_pool,
         variants=(Variant(BASE, ()),) if marked else (),
     )

@@ -20,11 +20,11 @@ from pageherd.machine.jit import (
 )
 from pageherd.machine.layout import State, States
 from pageherd.machine.steps import BLOCKED, IDLE
-from pageherd.machine.watch import ALIVE, COUNTS, NO_LEAK
+from pageherd.machine.watch import ALIVE, COUNTS, MEANINGLESS, NO_LEAK
 from pageherd.promises.checks import check_state
 from pageherd.promises.leaks import check_leaks
 
-NR_PROMISES: Final = 8
+NR_PROMISES: Final = 9
 
 # the places of `summary`
 STATES: Final = 0
@@ -203,7 +203,7 @@ def search(
                         broken[promise, 0] = i
                         broken[promise, 1] = edge
                         broken[promise, 2] = weight
-                if broke & (1 << ALIVE):
+                if broke & MEANINGLESS:
                     summary[PRUNED] += 1
                     continue  # what follows has no meaning
                 advance(s, ops[j], full, main_group)

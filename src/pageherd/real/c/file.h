@@ -2,7 +2,8 @@
 
 #define HUGE_SIZE (2UL << 20)
 #define HUGE_PAGES 16 /* added to the pool for the programs that use it, and taken away at the end */
-#define POOL "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+#define POOL_OF "/sys/kernel/mm/hugepages/hugepages-2048kB/"
+#define POOL POOL_OF "nr_hugepages"
 
 #ifndef MAP_HUGE_2MB
 #define MAP_HUGE_2MB (21 << 26)
@@ -17,6 +18,7 @@ static int memfd = -1, disk_file = -1;
 static bool on_disk; /* which of them is the program's */
 static bool huge[MAX_PAGES]; /* which pages of this process are huge; a child inherits it */
 static long pool_before = -1; /* the pool's size before we changed it */
+static long pool_wanted = -1; /* how many pages it must have; -1: as many as a program takes */
 static int pool_error;	      /* why the program's huge pages could not be had */
 
 /* A file without a name on a file system that has a disk; its pages are read one by one. */
@@ -56,9 +58,9 @@ static int pool_resize(long pages)
 	return write_file(POOL, text);
 }
 
-static long pool_size(void)
+static long pool_number(const char *path)
 {
-	FILE *file = fopen(POOL, "re");
+	FILE *file = fopen(path, "re");
 	long pages = -1;
 
 	if (file && fscanf(file, "%ld", &pages) != 1)
@@ -66,6 +68,19 @@ static long pool_size(void)
 	if (file)
 		fclose(file);
 	return pages;
+}
+
+static long pool_size(void)
+{
+	return pool_number(POOL);
+}
+
+/* Whether the pool has `pages` and nobody else has any of them, or could get more. */
+static bool pool_is_idle(long pages)
+{
+	return pool_size() == pages && pool_number(POOL_OF "free_hugepages") == pages &&
+	       pool_number(POOL_OF "resv_hugepages") == 0 &&
+	       pool_number(POOL_OF "nr_overcommit_hugepages") == 0;
 }
 
 static void pool_stop(void)
@@ -77,17 +92,22 @@ static void pool_stop(void)
 
 static int pool_start(void)
 {
-	long before = pool_size();
+	long before = pool_before >= 0 ? pool_before : pool_size();
+	long wanted = pool_wanted >= 0 ? pool_wanted : before + HUGE_PAGES;
 	int error;
 
-	if (pool_before >= 0)
-		return 0;
 	if (before < 0)
 		return -ENOSYS;
-	error = pool_resize(before + HUGE_PAGES);
+	if (pool_before >= 0 && pool_size() == wanted)
+		return 0;
+	if (pool_wanted >= 0 && !pool_is_idle(pool_size()))
+		return -EBUSY;
+	error = pool_resize(wanted);
 	pool_before = before;
-	if (!error && pool_size() < before + HUGE_PAGES)
+	if (!error && pool_size() < wanted)
 		error = -ENOMEM;
+	if (!error && pool_wanted >= 0 && !pool_is_idle(wanted))
+		error = -EBUSY;
 	if (error)
 		pool_stop();
 	return error;

@@ -95,6 +95,7 @@ static bool read_program(const char *line)
 	memset(shared, 0, sizeof(*shared));
 	pool_error = 0;
 	on_disk = false;
+	pool_wanted = -1;
 	if (sscanf(line, "program %63s %9d %9d %9d %9d %9d", shared->id, &shared->nr_processes,
 		   &shared->nr_pages, &shared->repeat, &facts, &drained) != 6)
 		return false;
@@ -106,6 +107,15 @@ static bool read_program(const char *line)
 		shared->width[page] = 1;
 	}
 	return within(shared->nr_processes, MAX_PROCESSES + 1) && within(shared->nr_pages, MAX_PAGES + 1);
+}
+
+/* How many hugetlb pages there are in all. */
+static bool read_pool(const char *line)
+{
+	if (sscanf(line, "pool %9ld", &pool_wanted) != 1 || pool_wanted < 0)
+		return false;
+	pool_error = pool_start();
+	return true;
 }
 
 /* The pages of a range lie in a row, the last one is as wide as it takes. */
@@ -185,7 +195,7 @@ static int run_or_pass(void)
 {
 	if (!swap_error && !pool_error && !thp_failed && !ksm_failed)
 		return run_program();
-	printf("program %s\nend\n", shared->id);
+	printf("program %s\n%send\n", shared->id, pool_error ? "no-huge\n" : "");
 	return 0;
 }
 
@@ -199,6 +209,8 @@ static int serve(void)
 			error = read_program(line) ? 0 : refuse(line);
 		else if (!strncmp(line, "range ", 6))
 			error = read_range(line) ? 0 : refuse(line);
+		else if (!strncmp(line, "pool ", 5))
+			error = read_pool(line) ? 0 : refuse(line);
 		else if (!strncmp(line, "thread ", 7))
 			error = read_thread(line) ? 0 : refuse(line);
 		else if (!strncmp(line, "step ", 5))
