@@ -36,7 +36,7 @@ FORK_WRPROTECT: Final = 17
 FORK_INSTALL: Final = 18
 FORK_COPY: Final = 19
 FORK_END: Final = 20
-FORK_FAILED: Final = 103
+FORK_FAILED: Final = 110
 # gup.py: get_user_pages and pin_user_pages
 GUP: Final = 21
 GUP_FAST_SEQ: Final = 22
