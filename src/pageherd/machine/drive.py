@@ -20,6 +20,7 @@ from pageherd.machine.operations import FRAME_OF_PAGE, FRAME_OF_REF
 from pageherd.machine.pte import pte_of
 from pageherd.machine.state import NONE, PTE_MIGRATION, PTE_PRESENT, PTE_SWAP
 from pageherd.machine.steps import BLOCKED, IDLE
+from pageherd.machine.watch import PROGRESS, breach
 
 STEP_LIMIT: Final = 4000  # of one operation, and as many again per hundred pages of the process
 
@@ -109,14 +110,18 @@ def step_limit(s: State) -> int:
 
 @helper
 def run_path(s: State, k: KernelRecord, t: int) -> None:
-    """Run the path that thread `t` is on to its end; the alarm is raised if there is none."""
+    """Run the path that thread `t` is on to its end; the alarm is raised if it waits for a lock.
+
+    Nobody else runs, so one that takes too many steps goes round in circles.
+    """
     for _ in range(step_limit(s)):
         following = step_thread(s, k, t)
         if following == IDLE or s.alarm != 0:
             return
         if following == BLOCKED:
-            break
-    s.alarm = ALARM_STUCK
+            s.alarm = ALARM_STUCK
+            return
+    breach(s, PROGRESS)
 
 
 @driver
@@ -126,6 +131,8 @@ def drive(states: States, i: int, kernels: Any, ops: Any, first: int, last: int)
     for j in range(first, last):
         begin(s, k, ops[j])
         run_path(s, k, int(ops[j].thread))
+        if s.t_pc[int(ops[j].thread)] != IDLE and s.alarm == 0:
+            s.alarm = ALARM_STUCK
         if s.alarm != 0:
             return j - first
     return last - first

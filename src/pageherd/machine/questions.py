@@ -439,12 +439,12 @@ QUESTIONS: Final = (
         (),
     ),
     Question(KHUGEPAGED_LAZYFREE, "does khugepaged leave pages that are lazyfree?", _YES_NO),
-    Question(DROPPABLE_UFFD, "may droppable memory be registered with a userfaultfd?", _YES_NO),
     Question(
         FILE_PINS,
         "does GUP take a page to write of a shared mapping whose writes a file system must notice?",
         _YES_NO,
     ),
+    Question(TOUCH_DIRTIES, "does GUP mark a PMD entry dirty that it only reads?", _YES_NO),
     Question(
         ANON_FOLIOS,
         "can a first touch allocate a folio that is smaller than a PMD's pages?",
@@ -455,7 +455,7 @@ QUESTIONS: Final = (
         "when is a new mapping marked of a process whose memory KSM may merge?",
         ("there are no such processes", "after VMAs are joined", "before"),
     ),
-    Question(TOUCH_DIRTIES, "does GUP mark a PMD entry dirty that it only reads?", _YES_NO),
+    Question(DROPPABLE_UFFD, "may droppable memory be registered with a userfaultfd?", _YES_NO),
     Question(
         HUGETLB_TAKES,
         "is a page that its owner takes from its children looked for where each of them maps it?",

@@ -20,7 +20,7 @@ from pageherd.machine.jit import (
 )
 from pageherd.machine.layout import State, States
 from pageherd.machine.steps import BLOCKED, IDLE
-from pageherd.machine.watch import ALIVE, COUNTS, MEANINGLESS, NO_LEAK
+from pageherd.machine.watch import ALIVE, COUNTS, MEANINGLESS, NO_LEAK, PROGRESS, breach
 from pageherd.promises.checks import check_state
 from pageherd.promises.leaks import check_leaks
 
@@ -68,11 +68,12 @@ def run_checked(s: State, k: KernelRecord, op: Any) -> None:
     for _ in range(step_limit(s)):
         following = step_thread(s, k, t)
         if following == BLOCKED:
-            break
+            s.alarm = ALARM_STUCK
+            return
         check_state(s, k)
         if following == IDLE or s.alarm != 0:
             return
-    s.alarm = ALARM_STUCK
+    breach(s, PROGRESS)
 
 
 @helper
