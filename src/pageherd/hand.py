@@ -50,6 +50,7 @@ from pageherd.machine.layout import COSTS, TEST
 from pageherd.machine.operations import encode
 from pageherd.machine.steps import BLOCKED, IDLE
 from pageherd.machine.verbs import VERBS, Result
+from pageherd.machine.watch import PROGRESS
 from pageherd.promises.table import DEFAULT, PROMISES
 from pageherd.rules import kernels
 from pageherd.rules.choose import choose, record
@@ -289,7 +290,8 @@ class Machine:
         thread = self.begin(step)
         for _ in range(STEP_LIMIT):
             if self.step(thread) in (IDLE, BLOCKED):
-                break
+                return self._result
+        self._note(1 << PROGRESS)
         return self._result
 
     def begin(self, step: Step) -> int:

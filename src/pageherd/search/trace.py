@@ -13,6 +13,7 @@ from pageherd.machine.drive import STEP_LIMIT, drive_begin
 from pageherd.machine.jit import STEPS, records
 from pageherd.machine.questions import QUESTIONS
 from pageherd.machine.steps import BLOCKED, IDLE, WRITE_REF
+from pageherd.machine.watch import PROGRESS
 from pageherd.promises.table import PROMISES
 from pageherd.rules.catalog import POINTS
 from pageherd.rules.choose import Kernel
@@ -98,13 +99,18 @@ class _Replay:
         drive_begin(
             records(self.states), 0, records(self.record), records(self.program.ops), number
         )
-        steps = []
+        steps, seen = [], set()
         for _ in range(STEP_LIMIT):
             pc = int(self.states["t_pc"][0, thread])
             taken, following = self._step(pc, thread)
             steps.append(taken)
             if following in (IDLE, BLOCKED) or self.states["alarm"][0]:
                 break
+            now = self.states.tobytes()[: words_compared(TEST)]
+            if now in seen:
+                self.states["broke"][0] |= 1 << PROGRESS
+                break
+            seen.add(now)
         result = int(self.states["reg"][0, register - 1]) if register else None
         operation = self.program.operations[number]
         through = operation.pc == WRITE_REF
