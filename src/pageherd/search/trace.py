@@ -11,6 +11,7 @@ from pageherd.litmus.format import format_step
 from pageherd.machine.describe import Labels, changes, facts, reasons
 from pageherd.machine.drive import STEP_LIMIT, drive_begin
 from pageherd.machine.jit import STEPS, records
+from pageherd.machine.layout import TEST, words_compared
 from pageherd.machine.questions import QUESTIONS
 from pageherd.machine.steps import BLOCKED, IDLE, WRITE_REF
 from pageherd.machine.watch import PROGRESS
