@@ -172,7 +172,7 @@ def test_bad_scopes_and_operations() -> None:
             scopes_of(text)
     with pytest.raises(ScopeError, match="write"):
         chosen_verbs(("wriet",))
-    with pytest.raises(ScopeError, match="large folios"):
+    with pytest.raises(ScopeError, match="--scope folio"):
         chosen_verbs(("mmap", "split"))
 
 

@@ -49,7 +49,7 @@ class Layout:
     index: str = "i2"
     free_list: bool = False
     large: bool = False  # whether folios may have several frames
-    vma: str = "u2"  # holds the VM_ flags; those beyond 16 bits are of no hunt and no workload
+    vma: str = "u2"  # holds the VM_ flags; those beyond 16 bits are of no hunt
 
 
 TEST: Final = Layout(
@@ -77,6 +77,7 @@ SIMULATE: Final = Layout(
     registers=16,
     index="i4",
     free_list=True,
+    vma="u4",
 )
 """For workloads: a million virtual pages in each of four processes, two million frames."""
 

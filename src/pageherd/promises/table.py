@@ -80,11 +80,9 @@ PROMISES: Final = (
         "progress",
         "a path of the kernel comes back to a step with nothing changed, again and again, and can"
         " neither finish nor fail",
-        asked_by_default=False,
     ),
 )
 
 NAMES: Final = tuple(promise.name for promise in PROMISES)
 BY_NAME: Final = {promise.name: promise for promise in PROMISES}
 DEFAULT: Final = tuple(promise.name for promise in PROMISES if promise.asked_by_default)
-TOLD: Final = (*DEFAULT, "progress")  # those of which a breach is told although nobody asked

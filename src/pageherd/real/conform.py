@@ -133,6 +133,7 @@ class Conform:
     def steer(self, test: Test) -> Steered:
         pieces = self.target.in_pieces
         steered = steer(test, "base", self.kernel, chosen=False, in_pieces=pieces)[0]
+        check_returns(steered, self.table)
         if test.hugetlb_pool is not None:
             self.check_pool(steered)
         return steered
@@ -143,7 +144,6 @@ class Conform:
         Raises:
             NotSteerable: so it is here.
         """
-        check_returns(steered, self.table)
         forks = [step.result for step in all_steps(steered.test) if step.verb == "fork"]
         for outcome in explore_program(steered.program, self.table).outcomes:
             if any(name and outcome.registers[name] != st.OK for name in forks):

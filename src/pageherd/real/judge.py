@@ -113,8 +113,7 @@ def check_returns(program: Steered, table: Any) -> None:
     Raises:
         NotSteerable: the model says that this is what happens.
     """
-    protects = any(step.verb == "uffd_protect" for step in program.program.steps)
-    if program.test.hugetlb_pool is None and not protects:
+    if not any(step.verb == "mmap_hugetlb" for step in program.program.steps):
         return  # nothing else breaks `progress`
     if "progress" in explore_program(program.program, table).broken:
         raise NotSteerable("the kernel would not come back (progress)")

@@ -23,7 +23,7 @@ from pageherd.litmus.syntax import (
 )
 from pageherd.litmus.syntax import Verdict as Claimed
 from pageherd.machine import state as st
-from pageherd.promises.table import DEFAULT, NAMES, TOLD
+from pageherd.promises.table import DEFAULT, NAMES
 from pageherd.search.explore import Exploration, Path
 from pageherd.search.explore import Outcome as Ending
 
@@ -147,7 +147,9 @@ def judge(
     )
     asked = {answer.promise for answer in answers}
     also = tuple(
-        name for name in NAMES if name in exploration.broken and name in TOLD and name not in asked
+        name
+        for name in NAMES
+        if name in exploration.broken and name in DEFAULT and name not in asked
     )
     words = [answer.verdict for answer in answers]
     verdict: Word = BROKEN if BROKEN in words else UNDETERMINED if UNDETERMINED in words else KEPT

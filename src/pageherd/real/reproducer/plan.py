@@ -20,6 +20,7 @@ from pageherd.search.check import Chosen
 OF_USERFAULTFD: Final = tuple(verb for verb in VERBS if verb.startswith(("userfaultfd", "uffd_")))
 WITHOUT_REPRODUCER: Final = (
     *(*FILE_VERBS, "mmap_hugetlb", "free", "mergeable", "unmergeable"),
+    *("merge_any", "unmerge_any"),
     *("guard", "unguard", "mmap_droppable", "process_madvise_collapse", "hwpoison", "soft_offline"),
     *(*OF_USERFAULTFD, "pagemap_wp"),
 )
