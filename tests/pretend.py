@@ -296,7 +296,7 @@ def gave(step: Step, register: int) -> str:
         seen = result
     elif LEVERS[step.verb].returns and VERBS[step.verb].result is not Result.STATE:
         error = ERRORS.get(str(result), 0)
-        if result == "notified" and step.verb == "write":
+        if result == "notified" and step.verb in ("read", "write"):
             error = errno.ERESTART
     return f"{-error} {seen}"
 

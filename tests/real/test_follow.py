@@ -9,6 +9,7 @@ import pytest
 from library import library
 from pageherd.litmus import parse
 from pageherd.real.follow import Followed, follow, result_of
+from pageherd.real.judge import check_returns
 from pageherd.real.observe import Sight
 from pageherd.real.results import Ran, Run
 from pageherd.real.steer import Steered, steer
@@ -187,15 +188,18 @@ def test_the_library_on_a_kernel_that_is_the_model(kernel: str) -> None:
     from pageherd.real.steer import NotSteerable
 
     row, programs = choose(kernel), []
+    table = record(row)
     for chosen in library():
         try:
-            programs += [p for p in steer(chosen.test, chosen.variant, row) if not p.concurrent]
+            steered = steer(chosen.test, chosen.variant, row)
+            for program in steered:
+                check_returns(program, table)
+            programs += [p for p in steered if not p.concurrent]
         except NotSteerable:
             continue
     report = Report()
     release = kernel.removeprefix("linux-") + ".0"
     runs = {run.id: run for run in Pretend(kernel, release).run(Batch(programs), report)}
-    table = record(row)
     for program in programs:
         found = follow(program, runs[program.word], table, sight_of(report.probes))
         assert found.divergence is None, (program.id, found.divergence)
