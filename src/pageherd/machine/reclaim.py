@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.anon_vma import pmd_first, same_vma
+from pageherd.machine.anon_vma import pmd_first, same_vma, vma_end
 from pageherd.machine.file import remove_from_page_cache
 from pageherd.machine.folio import (
     alloc_frame,
@@ -120,8 +120,10 @@ def pageout(s: State, t: int, k: KernelRecord) -> int:
     if (pte & PTE_PRESENT) == 0 or frame == ZERO_FRAME or is_shmem(s, frame):
         return steps.PAGEOUT
     splits = is_large(s, frame) and (pte & PTE_HUGE) == 0 and ask(s, t, k, PAGEOUT_SPLITS, frame)
-    # "break": nothing more of this page table, where a large folio must be split and cannot be
-    after = pmd_first(s, page) + int(s.nr_huge) if splits or pte & PTE_HUGE else page + 1
+    # "break": nothing more of this VMA in the page table, where a large folio cannot be split
+    after = page + 1
+    if splits or pte & PTE_HUGE:
+        after = min(pmd_first(s, page) + int(s.nr_huge), vma_end(s, mm, page))
     judged = compound_head(s, frame) if pte & PTE_HUGE else frame  # pmd_page()
     if ask(s, t, k, PAGEOUT_SKIPS, judged):
         s.t_page[t] = after

@@ -125,7 +125,14 @@ _OF_PAGES: Final = tuple(
     verb for verb in BASE if verb not in ("mmap", "mlock", "pageout", "reclaim", "drain", "mremap")
 )
 HUGETLB: Final = Scope("hugetlb", 2, 1, 1, 0, ops=("mmap_hugetlb", *_OF_PAGES))
-FILE: Final = Scope("file", 2, 1, 1, 0, ops=("mmap", *_OF_PAGES, *FILES))
+FILE: Final = Scope(
+    "file",
+    *(2, 1, 1, 0),
+    ops=(
+        *(*FILES, "read", "write", "munmap", "fork", "exit", "vmsplice", "rdma_register"),
+        *("vfio_map_ro", "write_ref", "release", "ptrace_poke"),
+    ),
+)
 LAZYFREE: Final = Scope(
     "lazyfree",
     *(2, 1, 1, 1),
