@@ -80,7 +80,8 @@ def free(s: State, t: int, k: KernelRecord) -> int:
     """madvise_free_pte_range(): a swap entry goes at once, a page becomes clean and lazyfree.
 
     A large folio is split first.  mark_page_lazyfree() collects pages in a batch of its own; here
-    the page is marked at once.
+    the page is marked at once.  What the kernel leaves alone (shared and dirty, or still in an LRU
+    batch) may become zero all the same until it is stored to: another sharer may free it, too.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
@@ -108,12 +109,13 @@ def free(s: State, t: int, k: KernelRecord) -> int:
         set_pte(s, mm, page, 0, 0)
         detach(s, mm, page)
         s.want[mm, page] = 0
-    elif pte & PTE_PRESENT and is_anon(s, to) and becomes_clean(s, t, k, to):
-        s.pte[mm, page] = pte & ~PTE_DIRTY
-        s.cost[COST_TLB_FLUSHES] += 1
-        if has_flag(s, to, PG_LRU):
-            set_flag(s, to, PG_LAZYFREE)
-            s.freed[mm, page] = 1
+    elif pte & PTE_PRESENT and is_anon(s, to):
+        s.freed[mm, page] = 1
+        if becomes_clean(s, t, k, to):
+            s.pte[mm, page] = pte & ~PTE_DIRTY
+            s.cost[COST_TLB_FLUSHES] += 1
+            if has_flag(s, to, PG_LRU):
+                set_flag(s, to, PG_LAZYFREE)
     return steps.IDLE
 
 
