@@ -1,9 +1,8 @@
 """Every way in which a real kernel may take a step that the model's state leaves open.
 
 What is the kernel's choice: whether somebody else has filled an LRU batch and so drained it; which
-pages go when everything of a cgroup is reclaimed, and after how many passes over them it stops;
-whether the buffers of a page of a file are busy just when reclaim wants to take them; in which
-order ksmd looks at pages.  All else follows from the state, and from what a lever reaches.
+pages go when everything of a cgroup is reclaimed, and after how many passes over them it stops; in
+which order ksmd looks at pages.  All else follows from the state, and from what a lever reaches.
 """
 
 from __future__ import annotations
@@ -50,24 +49,10 @@ def ways(
         stays["reg"][0, 0] = st.BUSY
         yield stays, frozenset()
         return
-    done, broke = _done(state.copy(), operation, kernel)
-    yield done, broke
-    if step.verb == "pageout":
-        yield from _with_busy_buffers(state, done, broke)
+    yield _done(state.copy(), operation, kernel)
     if steered.test.lru_batches and state["frame_batch"].any():
         drained, _ = _done(state.copy(), _drain(steered), kernel)
         yield _done(drained, operation, kernel)
-
-
-def _with_busy_buffers(before: States, after: States, broke: frozenset[str]) -> Iterator[Way]:
-    """try_to_free_buffers() gives up if somebody is at a buffer: the page stays, and keeps them."""
-    stays = after["page_flags"][0] & st.PG_FILE
-    lost = before["page_flags"][0] & ~after["page_flags"][0] & st.PG_PRIVATE
-    busy = (stays != 0) & (lost != 0)
-    if busy.any():
-        kept = after.copy()
-        kept["page_flags"][0][busy] |= st.PG_PRIVATE
-        yield kept, broke
 
 
 def _finds(states: States, operation: Operation, kernel: Any) -> bool:

@@ -281,8 +281,11 @@ def _steered(
         needs.add("hugetlb")
     if "cgroup-reclaim" in needs:
         needs.add("swap")
-    if plain.file_of(BASE) != MEMFD and {step.verb for step in steps} & {*FILE_VERBS}:
+    verbs = {step.verb for step in steps}
+    if plain.file_of(BASE) != MEMFD and verbs & {*FILE_VERBS}:
         needs.add("tmpfile")
+        if "odirect_read" in verbs:  # bio_check_pages_dirty(), bio_dirty_fn()
+            raise NotSteerable("odirect_read: a work queue lets go of a page of a file on disk")
     needs |= {f"cpu-{placement.cpu}" for placement in test.cpus if placement.cpu}
     program = replace(program_of(plain, BASE), main_group=main)
     if huge:
