@@ -22,7 +22,7 @@ from pageherd.real.operate import identity, run_operation
 from pageherd.real.steer import Steered
 from pageherd.search.program import operation_of
 
-PASSES: Final = 2  # the first writes a page to swap, the second frees it
+PASSES: Final = 3  # one finds that a lazyfree page is dirty, one writes it to swap, one frees it
 MOST: Final = 512  # ways followed at once
 
 Way = tuple[States, frozenset[str]]
@@ -68,7 +68,7 @@ def _done(states: States, operation: Operation, kernel: Any) -> Way:
 
 
 def _reclaimed(state: States, thread: int, kernel: Any) -> Iterator[Way]:
-    """Reclaim of a cgroup: each page in use may be passed over, or passed once or twice."""
+    """Reclaim of a cgroup: each page in use may be passed over, or passed some times."""
     found: dict[bytes, Way] = {identity(state): (state.copy(), frozenset())}
     reclaim = Operation(RECLAIM_ISOLATE, thread=thread)
     for frame in range(1, int(state["nr_frames"][0])):
