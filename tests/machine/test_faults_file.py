@@ -140,9 +140,15 @@ def migration_does_not_find_mappings_of_files(s: Any, t: int, k: Any) -> int:
     return _migrate_unmap(s, t, k)
 
 
+def sync_writes_no_page(s: Any, t: int, k: Any) -> int:
+    s.t_result[t] = st.OK
+    return steps.IDLE
+
+
 @pytest.mark.parametrize(
     ("number", "fault"),
     [
+        (steps.SYNC_FILE, sync_writes_no_page),
         (steps.RECLAIM_UNMAP, reclaim_leaves_the_entries),
         (steps.MIGRATE_UNMAP, migration_does_not_find_mappings_of_files),
     ],
