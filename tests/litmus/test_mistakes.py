@@ -155,7 +155,6 @@ MISTAKES = [
     (TAKEN + "P: r = vmsplice a\n", "5:4", "'r' is bound already"),
     (HEAD + "P: read_ref r\nP: r = vmsplice a\n", "4:13", "it is bound in line 5"),
     # groups
-    (HEAD + "concurrent by step {\nP: read a\n}\n", "4:15", "concurrent by operation"),
     (HEAD + "concurrent by luck {\n}\n", "4:15", "no way to interleave by 'luck'"),
     (HEAD + "concurrent {\n}\n", "4:12", "'by' is expected here"),
     (HEAD + "concurrent by operation {\n}\n", "4:15", "a concurrent group without steps"),

@@ -38,9 +38,7 @@ ELSEWHERE = {
 
 NOT_APART = {
     "copy-drops-swap": "shows in how much swap is used: reclaim leaves a page that is held alone",
-    "fork-seq": "shows only when gup-fast runs in the middle of a fork: machine/test_schedule",
     "migration-order": "shows only in the middle of a migration: machine/test_schedule_migration",
-    "migration-wait": "shows only in the middle of a migration: machine/test_schedule_migration",
     "migration-soft-dirty": "no verb tells soft-dirty bits: `pageherd real` and `conform` do",
     "mprotect-soft-dirty": "no verb tells soft-dirty bits: `pageherd real` and `conform` do",
     "numa-gup": "GUP ends with the page, whether it has taken the hinting fault first or not",

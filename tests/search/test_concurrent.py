@@ -6,7 +6,7 @@ import pytest
 
 from pageherd.litmus import parse
 from pageherd.rules.choose import choose, record
-from pageherd.search.explore import explore_program
+from pageherd.search.explore import Exploration, explore_program
 from pageherd.search.program import program_of
 
 HEAD = "test t\nprocesses P C\npages a\n\nP: mmap a\nP: write a = 1\nP: fork C\n"
@@ -68,3 +68,70 @@ def test_maybe_explores_both_and_prefers_less() -> None:
 def test_by_step_is_refused() -> None:
     with pytest.raises(Exception, match="by operation"):
         parse(HEAD + "concurrent by step {\n  P: write a = 2\n  C: write a = 3\n}\n")
+
+
+STEPS = "test t\nprocesses P C\nthreads T of P\npages a\n\nP: mmap a\nP: write a = 1\n"
+
+
+def search(text: str, kernel: str = "linux-6.1") -> Exploration:
+    return explore_program(program_of(parse(text), "base"), record(choose(kernel)))
+
+
+def ends_of(found: Exploration) -> set[tuple[tuple[str, int], ...]]:
+    return {tuple(sorted(outcome.registers.items())) for outcome in found.outcomes}
+
+
+@pytest.mark.parametrize("body", ["P: write a = 2\nT: x = read a", "P: fork C\nT: write a = 2"])
+def test_by_step_finds_what_by_operation_finds(body: str) -> None:
+    whole, insides = (
+        search(f"{STEPS}concurrent by {how} {{\n{body}\n}}\nP: y = read a\n")
+        for how in ("operation", "step")
+    )
+    assert ends_of(whole) == ends_of(insides)
+    assert whole.broken == insides.broken == {}
+    assert insides.complete
+    assert insides.states > whole.states
+    assert whole.steps_reached <= insides.steps_reached
+
+
+def test_by_step_one_thread_alone_does_what_it_does() -> None:
+    """No other thread: one state after each step, and the end that the whole path has."""
+    lone = search(f"{STEPS}concurrent by step {{\nP: fork C\n}}\nC: x = read a\n")
+    assert ends_of(lone) == {(("x", 1),)}
+    assert lone.transitions == lone.states - 1
+
+
+def test_a_thread_that_has_begun_is_not_left_out() -> None:
+    found = search(
+        f"{STEPS}concurrent by step {{\nT: maybe write a = 2\nP: fork C\n}}\nP: x = read a\n"
+    )
+    assert ends_of(found) == {(("x", 1),), (("x", 2),)}
+    assert found.broken == {}
+
+
+def test_threads_that_wait_for_ever_break_progress() -> None:
+    """Nobody gives the mmap_lock back, so that the fork waits for it."""
+    program = program_of(parse(f"{STEPS}concurrent by step {{\nP: fork C\n}}\n"), "base")
+    program.first["mm_readers"][0, 0] = 1
+    found = explore_program(program, record(choose("linux-6.1")))
+    assert set(found.broken) == {"progress"}
+    assert found.outcomes == ()
+
+
+def test_a_trace_tells_the_stretches_of_a_race() -> None:
+    """Dirty COW by the rule of v4.8: the discard comes in the middle of the forced write."""
+    from pageherd.search.check import Checker, find_one
+
+    checker, chosen = Checker(), find_one("dirtycow-2016")
+    spec = "linux-4.19:force-retry=as-read"
+    verdict = checker.check(chosen, spec)
+    assert verdict.verdict == "broken"
+    assert "private" in verdict.exploration.broken
+    answer = next(answer for answer in verdict.answers if answer.verdict == "broken")
+    told = checker.explain(chosen, spec, answer)
+    assert told is not None
+    poke = [line for line in told.listing if "ptrace_poke" in line]
+    assert poke[0].endswith("# not to its end")
+    assert poke[-1].endswith("# goes on")
+    last = next(one for one in told.operations if one.text.startswith("P: file"))
+    assert last.result == 1

@@ -15,8 +15,8 @@ from pageherd.search import expand as ex
 from pageherd.search.breadth import Search
 from pageherd.search.client import client_of
 from pageherd.search.hunt import hunt
-from pageherd.search.packing import work_record
 from pageherd.search.scope import Scope, chosen_verbs
+from pageherd.search.work import work_record
 
 SHARED = ("mmap", "write", "fork", "exit", "munmap")
 """Every process can be the last one, so that all names of a state are reached without symmetry."""

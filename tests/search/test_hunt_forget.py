@@ -18,8 +18,8 @@ from pageherd.search.breadth import Search
 from pageherd.search.client import client_of
 from pageherd.search.forgettable import forgettable
 from pageherd.search.hunt import hunt
-from pageherd.search.packing import work_record
 from pageherd.search.scope import chosen_verbs, scopes_of
+from pageherd.search.work import work_record
 
 KERNELS = ("linux-4.19", "linux-5.8", "linux-5.10", "linux-5.18", "linux-6.1", "linux-7.3")
 PROPOSALS = ("unshare-2021", "three-state", "no-mapcount", "exclusive-bit")

@@ -201,8 +201,18 @@ def _summary(rows: list[list[Verdict]], names: list[str], seconds: float) -> Non
                     f" {answer.expected}, is {answer.verdict}",
                     markup=False,
                 )
-    for note in sorted({f"{v.kernel}: {note}" for v in verdicts for note in v.notes}):
-        out.print(f"  {note}", markup=False, style="dim")
+    _print_notes(verdicts)
+
+
+def _print_notes(verdicts: list[Verdict]) -> None:
+    """What stands in for calls that kernels lack: a line for each, with the kernels it is so on."""
+    kernels: dict[str, dict[str, None]] = {}
+    for verdict in verdicts:
+        for note in verdict.notes:
+            kernels.setdefault(note, {})[verdict.kernel] = None
+    for note in sorted(kernels):
+        where = " ".join(name.removeprefix("linux-") for name in kernels[note])
+        console().print(f"  {note}: {where}", markup=False, style="dim")
 
 
 def _print_reach(explorations: list[Exploration]) -> None:

@@ -207,12 +207,6 @@ def _check_prepare(test: Test, source: Source) -> None:
 
 
 def _check_group(group: Group, source: Source) -> None:
-    if group.by != "operation":
-        raise source.error(
-            group.place,
-            "interleaving paths step by step is not supported yet",
-            "operations as a whole can be interleaved: concurrent by operation {",
-        )
     if len(group.steps) > limits.MAX_GROUP:
         place = group.steps[limits.MAX_GROUP].place
         raise source.error(place, f"a concurrent group has at most {limits.MAX_GROUP} steps")

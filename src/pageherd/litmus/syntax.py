@@ -20,6 +20,7 @@ Operator: TypeAlias = Literal["=", "!=", "<=", ">=", "<", ">"]
 
 MEMFD: FileKind = "memfd"  # unless a line of the head says otherwise
 KERNEL = "kernel"  # the thread name of the kernel's own steps
+BY_STEP = "step"  # what a concurrent group interleaves: the insides of operations
 BASE = "base"  # the variant that the plain name of a test stands for
 
 
@@ -67,7 +68,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`concurrent by operation { ... }`: steps of several threads, in any order."""
+    """`concurrent by operation { ... }`, `by step`: steps of several threads, in any order."""
 
     by: str
     steps: tuple[Step, ...]

@@ -275,9 +275,10 @@ def _checked(function: RuleFunction, question: int) -> RuleFunction:
 
 _COMPILED: Final = (
     *("machine/*.py", "rules/*.py", "promises/*.py"),
-    *(f"search/{name}.py" for name in ("store", "packing", "forget", "canonical", "expand")),
+    *(f"search/{name}.py" for name in ("store", "work", "packing", "forget", "canonical", "expand")),
 )
 """The sources of compiled functions."""
+_KEPT: Final = 6  # versions; each takes some 50 MB
 
 
 @cache
@@ -301,12 +302,12 @@ def cache_directory() -> Path:
 
 
 def _forget_old(root: Path) -> None:
-    """Keep the two newest directories of other versions, remove the rest."""
+    """Keep the directories of other versions that are newest: of checkouts beside this one."""
     try:
         old = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
     except OSError:
         return
-    for directory in old[:-2]:
+    for directory in old[:-_KEPT]:
         if len(directory.name) == 16:
             shutil.rmtree(directory, ignore_errors=True)
 

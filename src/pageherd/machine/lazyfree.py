@@ -8,7 +8,6 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.folio import (
     clear_flag,
-    compound_head,
     has_flag,
     is_anon,
     is_large,
@@ -29,11 +28,12 @@ from pageherd.machine.pte import is_droppable, pte_of, set_pte
 from pageherd.machine.questions import (
     COUNT_FOLIO,
     DROP_IT,
+    FREE_SKIPS,
+    FREE_SKIPS_PMD,
     HWPOISON_FREE,
     KEEP_IT,
     KEEP_LAZY,
     LAZYFREE,
-    PAGEOUT_SKIPS,
 )
 from pageherd.machine.rmap import page_remove_rmap
 from pageherd.machine.split import split_if_large
@@ -66,7 +66,7 @@ def becomes_clean(s: State, t: int, k: KernelRecord, frame: int) -> bool:
         return True
     if not trylock_page(s, t, frame):
         return False
-    clean = ask(s, t, k, PAGEOUT_SKIPS, frame) == 0
+    clean = ask(s, t, k, FREE_SKIPS, frame) == 0
     if clean and in_swap_cache(s, frame):
         clean = try_to_free_swap(s, frame)
     if clean:
@@ -79,9 +79,10 @@ def becomes_clean(s: State, t: int, k: KernelRecord, frame: int) -> bool:
 def free(s: State, t: int, k: KernelRecord) -> int:
     """madvise_free_pte_range(): a swap entry goes at once, a page becomes clean and lazyfree.
 
-    A large folio is split first.  mark_page_lazyfree() collects pages in a batch of its own; here
-    the page is marked at once.  What the kernel leaves alone (shared and dirty, or still in an LRU
-    batch) may become zero all the same until it is stored to: another sharer may free it, too.
+    A large folio is split first (of one that a PMD maps: madvise_free_huge_pmd()).
+    mark_page_lazyfree() collects pages in a batch of its own; here the page is marked at once.
+    What the kernel leaves alone (shared and dirty, or still in an LRU batch) may become zero all
+    the same until it is stored to: another sharer may free it, too.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
@@ -94,10 +95,8 @@ def free(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
     if pte & PTE_PRESENT and is_large(s, to):
-        asked = (
-            compound_head(s, to) if pte & PTE_HUGE else to
-        )  # madvise_free_huge_pmd(): pmd_page()
-        if ask(s, t, k, PAGEOUT_SKIPS, asked) or not split_if_large(s, t, k, to):
+        skips = FREE_SKIPS_PMD if pte & PTE_HUGE else FREE_SKIPS
+        if ask(s, t, k, skips, to) or not split_if_large(s, t, k, to):
             return steps.IDLE
         pte = pte_of(s, mm, page)
     if pte & PTE_SWAP:

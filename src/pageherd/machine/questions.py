@@ -27,6 +27,10 @@ BREAK_COW: Final = 2
 MAP_READ_ONLY: Final = 0
 MAP_WRITABLE: Final = 1
 MAP_EXCLUSIVE: Final = 2
+# whether swap-in skips the swap cache (SWAP_BYPASS)
+THROUGH_CACHE: Final = 0
+PAST_CACHE: Final = 1
+WAIT_FOR_OTHER: Final = 2
 # when swap-in frees the swap cache (SWAPIN_DROP): bits
 KEEP_CACHE: Final = 0
 DROP_BEFORE: Final = 1
@@ -174,7 +178,9 @@ HUGETLB_TAKES: Final = 110
 HUGETLB_RESTORES: Final = 111
 UFFD_HUGETLB_STAYS: Final = 112
 UFFD_HUGETLB_LOST: Final = 113
-NR_QUESTIONS: Final = 114
+FREE_SKIPS: Final = 114
+FREE_SKIPS_PMD: Final = 115
+NR_QUESTIONS: Final = 116
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +220,11 @@ QUESTIONS: Final = (
         "does a read fault on an exclusive swap entry map it writable?",
         _YES_NO,
     ),
-    Question(SWAP_BYPASS, "does swap-in from a synchronous device skip the swap cache?", _YES_NO),
+    Question(
+        SWAP_BYPASS,
+        "does swap-in from a synchronous device skip the swap cache?",
+        ("no", "yes", "wait for another thread"),
+    ),
     Question(SWAP_EXCLUSIVE, "does a swap entry remember that the page was exclusive?", _YES_NO),
     Question(MARKS, "are pages marked anon-exclusive?", _YES_NO),
     Question(
@@ -231,7 +241,7 @@ QUESTIONS: Final = (
     ),
     Question(FORCE, "may a FOLL_FORCE write use this read-only entry?", _YES_NO),
     Question(ZERO_PIN, "does a FOLL_PIN of the zero page count?", _YES_NO),
-    Question(PAGEOUT_SKIPS, "does MADV_PAGEOUT or MADV_FREE skip this page as shared?", _YES_NO),
+    Question(PAGEOUT_SKIPS, "does MADV_PAGEOUT skip this page as shared?", _YES_NO),
     Question(RECLAIM_SKIPS, "does reclaim skip this page as pinned?", _YES_NO),
     Question(UNMAP_REFUSES, "does unmapping for reclaim or migration refuse this page?", _YES_NO),
     Question(STILL_MAPPED, "is the page still mapped after unmapping?", _YES_NO),
@@ -476,4 +486,6 @@ QUESTIONS: Final = (
         "does the copy of a hugetlb page (unshare, fork) lose the uffd-wp bit?",
         _YES_NO,
     ),
+    Question(FREE_SKIPS, "does MADV_FREE leave this page alone as shared?", _YES_NO),
+    Question(FREE_SKIPS_PMD, "the same of a folio that a PMD maps", _YES_NO),
 )

@@ -100,6 +100,15 @@ def was_bypassed(s: State, t: int) -> bool:
 
 
 @helper
+def bypassed_elsewhere(s: State, t: int, slot: int) -> bool:
+    """swapcache_prepare() says EEXIST: another thread is on its way from this slot to its entry."""
+    for other in range(s.t_pc.shape[0]):
+        if other != t and int(s.t_held[other]) & BYPASSED and s.t_pte_to[other] == slot:
+            return True
+    return False
+
+
+@helper
 def swap_count_of(s: State, frame: int) -> int:
     """How many swap entries name the slot that this swap-cache page stands for."""
     if not in_swap_cache(s, frame):

@@ -32,6 +32,7 @@ from pageherd.machine.questions import (
     MAP_READ_ONLY,
     MAP_WRITABLE,
     MLOCK_HOLDS,
+    PAST_CACHE,
     READAHEAD_DRAINS,
     SWAP_BYPASS,
     SWAPIN,
@@ -39,6 +40,8 @@ from pageherd.machine.questions import (
     SWAPIN_READ_MAPS_WRITABLE,
     SWAPIN_TAIL_COPIES,
     SWAPIN_WHOLE,
+    THROUGH_CACHE,
+    WAIT_FOR_OTHER,
 )
 from pageherd.machine.rmap import page_add_rmap
 from pageherd.machine.state import (
@@ -90,14 +93,17 @@ def swapin_read(s: State, t: int, k: KernelRecord) -> int:
     slot = int(s.t_pte_to[t])
     if s.slot_frame[slot] != 0:
         return steps.SWAPIN_LOOKUP  # another thread was faster
+    alone = s.swap_kind == SWAP_ZRAM and s.swap_count[slot] == 1
+    way = ask(s, t, k, SWAP_BYPASS, slot) if alone else THROUGH_CACHE
+    if way == WAIT_FOR_OTHER:
+        return int(s.t_return[t])
     frame = alloc_frame(s)
     s.t_frame[t] = frame
     s.t_held[t] = int(s.t_held[t]) | HOLD_FRAME
     s.content[frame] = s.slot_content[slot]
     trylock_page(s, t, frame)
     lru_cache_add(s, t, frame)
-    alone = s.swap_kind == SWAP_ZRAM and s.swap_count[slot] == 1
-    if alone and ask(s, t, k, SWAP_BYPASS, frame):
+    if way == PAST_CACHE:
         s.t_held[t] = int(s.t_held[t]) | BYPASSED
         return steps.SWAPIN_MAP
     add_to_swap_cache(s, frame, slot)

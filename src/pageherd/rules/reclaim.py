@@ -56,7 +56,7 @@ def maybe_shared(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 @PAGEOUT.alternative("mapped-twice-by-rmap", "proposal: look the mappings up with rmap")
 def mapped_twice_by_rmap(s: State, t: int, k: KernelRecord, frame: int) -> int:
-    """Skip a page for which an rmap walk finds a second mapping, a folio with a second process."""
+    """A page for which an rmap walk finds a second mapping, a folio with a second process."""
     pages = int(s.nr_pages)
     first = find_mapping(s, frame, 0, 0)
     if first == NONE:

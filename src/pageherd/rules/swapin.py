@@ -19,6 +19,7 @@ from pageherd.machine.questions import (
     MAP_WRITABLE,
     MLOCK_HOLDS,
     NO,
+    PAST_CACHE,
     READAHEAD_DRAINS,
     SWAP_BYPASS,
     SWAP_EXCLUSIVE,
@@ -28,6 +29,7 @@ from pageherd.machine.questions import (
     SWAPIN_TAIL_COPIES,
     SWAPIN_WHOLE,
     SWAPOFF_KEEPS_BITS,
+    WAIT_FOR_OTHER,
     YES,
 )
 from pageherd.machine.state import (
@@ -38,7 +40,7 @@ from pageherd.machine.state import (
     SWAP_ZRAM,
     VM_LOCKED,
 )
-from pageherd.machine.swap import was_bypassed
+from pageherd.machine.swap import bypassed_elsewhere, was_bypassed
 from pageherd.machine.swapin import swap_pte_batch
 from pageherd.rules.base import decision_point, no, yes
 from pageherd.rules.protection import needs_tracking
@@ -173,7 +175,19 @@ def writable_if_exclusive(s: State, t: int, k: KernelRecord, frame: int) -> int:
 
 BYPASS = decision_point("swap-bypass", SWAP_BYPASS, kernel_function="do_swap_page")
 BYPASS.group("never", "do_swap_page; v7.0 and later, the swap cache is always used", no)
-BYPASS.group("when-alone", "do_swap_page, SWP_SYNCHRONOUS_IO; v4.15 (0bcac06f27d7) to v6.19", yes)
+BYPASS.group("when-alone", "do_swap_page, SWP_SYNCHRONOUS_IO; v4.15 (0bcac06f27d7) to v6.7", yes)
+
+
+@BYPASS.alternative(
+    "one-at-a-time", "do_swap_page, swapcache_prepare; v6.8 (13ddaf26be32) to v6.19, 6.1.192"
+)
+def one_at_a_time(s: State, t: int, k: KernelRecord, slot: int) -> int:
+    """For an entry that no other thread is swapping in; that one's page may be swapped out again.
+
+    The slot would be the same then, and pte_same() true.
+    """
+    return WAIT_FOR_OTHER if bypassed_elsewhere(s, t, slot) else PAST_CACHE
+
 
 WHOLE = decision_point("swapin-maps", SWAPIN_WHOLE, kernel_function="do_swap_page, swap_pte_batch")
 WHOLE.group("one-page", "do_swap_page; until v6.1, the page that was touched", no)

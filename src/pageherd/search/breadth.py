@@ -24,9 +24,9 @@ from pageherd.rules.choose import Kernel, blame
 from pageherd.search import expand as ex
 from pageherd.search.client import Client, empty_hunt_state
 from pageherd.search.forgettable import forgettable
-from pageherd.search.packing import work_record
 from pageherd.search.scope import Scope
 from pageherd.search.store import NR_PROMISES
+from pageherd.search.work import work_record
 
 FIRST_CAPACITY: Final = 1 << 16
 SLICE: Final = 512  # states expanded in one go

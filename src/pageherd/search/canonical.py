@@ -6,7 +6,8 @@ from pageherd.machine.folio import has_folios
 from pageherd.machine.jit import helper
 from pageherd.machine.layout import State
 from pageherd.machine.state import REF_SHARED, UNUSED
-from pageherd.search.packing import Work, encode, word
+from pageherd.search.packing import encode, word
+from pageherd.search.work import Work
 
 
 @helper

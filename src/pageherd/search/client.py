@@ -24,8 +24,8 @@ from pageherd.machine.operations import (
 )
 from pageherd.machine.verbs import VERBS, Kind, Result
 from pageherd.rules.choose import Kernel
-from pageherd.search.packing import FRESH, held_frames
 from pageherd.search.scope import FILES, REMOTE, TAKES, Scope
+from pageherd.search.work import FRESH, held_frames
 
 NOBODY: Final = -1
 ALL_CPUS: Final = -1

@@ -23,8 +23,9 @@ from pageherd.promises.leaks import check_leaks
 from pageherd.search.canonical import canonical
 from pageherd.search.client import ANY, MAPPED, NOBODY, ORDER_OF_PROCESSES
 from pageherd.search.forget import simplify
-from pageherd.search.packing import Work, decode, encode
+from pageherd.search.packing import decode, encode
 from pageherd.search.store import NR_PROMISES, breaches_of, hash_words, same_words
+from pageherd.search.work import Work
 
 # the records of `states`
 EMPTY: Final = 0

@@ -23,7 +23,10 @@ MAX_STATES: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One operation of a program, run or (where the test says `maybe`) left out."""
+    """One operation of a program, run or (where the test says `maybe`) left out.
+
+    In a group by step: the next step of that operation.
+    """
 
     operation: int
     left_out: bool = False
@@ -126,6 +129,7 @@ class _Tables:
             records(kernel),
             records(program.ops),
             program.full,
+            program.by_step,
             program.main_group,
         )
 

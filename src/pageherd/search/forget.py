@@ -61,7 +61,8 @@ from pageherd.machine.watch import (
     PRIVATE,
     promised_to_follow,
 )
-from pageherd.search.packing import Work, word
+from pageherd.search.packing import word
+from pageherd.search.work import Work
 
 SOFT_DIRTY: Final = 1
 PTE_DIRTIES: Final = 2

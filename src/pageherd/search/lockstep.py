@@ -36,8 +36,9 @@ from pageherd.search.expand import (
     order_matters,
 )
 from pageherd.search.forget import simplify
-from pageherd.search.packing import FRESH, Work, decode, encode, put, rename
+from pageherd.search.packing import decode, encode, put, rename
 from pageherd.search.store import breaches_of, hash_words, same_words
+from pageherd.search.work import FRESH, Work
 
 # what is compared after each operation
 PROMISES: Final = 0

@@ -26,8 +26,8 @@ from pageherd.search import lockstep as ls
 from pageherd.search.breadth import Order
 from pageherd.search.client import Client, Move, client_of, empty_hunt_state
 from pageherd.search.forgettable import forgettable
-from pageherd.search.packing import work_record
 from pageherd.search.scope import Scope
+from pageherd.search.work import work_record
 
 Observe: TypeAlias = Literal["promises", "values", "copies", "counts"]
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from pageherd.litmus.identify import identity
 from pageherd.litmus.syntax import (
+    BY_STEP,
     KERNEL,
     MEMFD,
     Argument,
@@ -74,6 +75,7 @@ class Program:
     operations: tuple[Operation, ...]
     ops: np.ndarray[Any, np.dtype[Any]]  # `operations`, encoded
     full: np.ndarray[Any, np.dtype[np.int64]]  # the done-set of each complete group
+    by_step: np.ndarray[Any, np.dtype[np.int64]]  # 1 for each group whose paths are interleaved
     main_group: int  # the first group after `prepare`
     first: States  # (1,) the first state
     layout: Layout
@@ -113,6 +115,7 @@ def program_of(test: Test, variant: str, layout: Layout = TEST) -> Program:
         tuple(operations),
         encode(operations),
         np.array(full, dtype=np.int64),
+        np.array([isinstance(p, Group) and p.by == BY_STEP for p in parts], dtype=np.int64),
         test.main_start(variant),
         first_state(test, names, steps, layout, test.file_of(variant)),
         layout,

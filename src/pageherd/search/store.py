@@ -61,19 +61,36 @@ def same_words(words: Any, i: int, j: int, n: int) -> bool:
 
 
 @helper
-def run_checked(s: State, k: KernelRecord, op: Any) -> None:
-    """Run one operation; after each step look at every promise."""
+def run_checked(s: State, k: KernelRecord, op: Any) -> int:
+    """Run one operation to its end, IDLE; after each step look at every promise."""
     begin(s, k, op)
     t = int(op.thread)
     for _ in range(step_limit(s)):
         following = step_thread(s, k, t)
         if following == BLOCKED:
             s.alarm = ALARM_STUCK
-            return
+            return IDLE
         check_state(s, k)
         if following == IDLE or s.alarm != 0:
-            return
+            return IDLE
     breach(s, PROGRESS)
+    return IDLE
+
+
+@helper
+def one_step(s: State, k: KernelRecord, op: Any) -> int:
+    """One step of an operation that its thread may have begun before, and a look at every promise.
+
+    What comes next: IDLE after the last one.  A thread that waits for a lock (BLOCKED) may have
+    taken another one.
+    """
+    t = int(op.thread)
+    if s.t_pc[t] == IDLE:
+        begin(s, k, op)
+    following = step_thread(s, k, t)
+    if following != BLOCKED:
+        check_state(s, k)
+    return following
 
 
 @helper
@@ -130,6 +147,7 @@ def search(
     kernels: Any,
     ops: Any,
     full: Any,
+    by_step: Any,
     main_group: int,
 ) -> None:
     """Explore every outcome of the program `ops` from states[0].
@@ -139,7 +157,8 @@ def search(
         words: the same memory as (capacity + 1, words per record) uint64.
         compared: how many leading words identify a state.
         table: (power of two,) int32, all -1.
-        parents, edges: (capacity,) int32; an edge is 2 * operation + (1 if it was left out).
+        parents, edges: (capacity,) int32; an edge is 2 * operation + (1 if it was left out).  In a
+            group by step it is one step of the operation.
         finals: (capacity,) int32, filled with the final states.
         weights: (capacity,) int32, the operations run on the way to a state; of several ways the
             one with the fewest is kept.
@@ -147,7 +166,8 @@ def search(
             `no-leak` the final state itself, -1 and its weight.
         summary: (SUMMARY,) int64.
         kernels: (1,) kernel record.
-        ops: operations with group, bit and needs; full: the done-set of each complete group.
+        ops: operations with group, bit and needs.
+        full: the done-set of each complete group; by_step: if it is run by step.
     """
     capacity = states.shape[0] - 1
     scratch = capacity
@@ -171,19 +191,27 @@ def search(
             final += 1
             i += 1
             continue
+        waits = int(by_step[group])  # until a thread of the group does not
         for j in range(ops.shape[0]):
             if ops[j].group != group:
                 continue
             done = int(states[i].done)
             if done & int(ops[j].bit) or (done & int(ops[j].needs)) != int(ops[j].needs):
                 continue
-            for left_out in range(int(ops[j].maybe), -1, -1):
+            begun = states[i].t_pc[int(ops[j].thread)] != IDLE
+            for left_out in range(0 if begun else int(ops[j].maybe), -1, -1):
                 words[scratch] = words[i]
                 s = states[scratch]
                 edge = 2 * j + left_out
                 weight = weights[i] + 1 - left_out
-                if left_out == 0:
-                    run_checked(s, k, ops[j])
+                following = IDLE
+                if left_out == 0 and by_step[group]:
+                    following = one_step(s, k, ops[j])
+                    if following == BLOCKED and same_words(words, i, scratch, compared):
+                        continue
+                elif left_out == 0:
+                    following = run_checked(s, k, ops[j])
+                waits = 0
                 transitions += 1
                 broke = breaches_of(s)
                 if s.alarm == ALARM_STUCK or s.alarm == ALARM_OVERFLOW:
@@ -207,7 +235,8 @@ def search(
                 if broke & MEANINGLESS:
                     summary[PRUNED] += 1
                     continue  # what follows has no meaning
-                advance(s, ops[j], full, main_group)
+                if following == IDLE:
+                    advance(s, ops[j], full, main_group)
                 slot = np.int64(hash_words(words, scratch, compared) & np.uint64(mask))
                 while table[slot] >= 0 and not same_words(words, table[slot], scratch, compared):
                     slot = (slot + 1) & mask
@@ -230,6 +259,9 @@ def search(
                 edges[count] = edge
                 weights[count] = weight
                 count += 1
+        if waits and (broken[PROGRESS, 0] < 0 or weights[i] < broken[PROGRESS, 2]):
+            broken[PROGRESS, 0] = i  # each waits for another
+            broken[PROGRESS, 2] = weights[i]
         i += 1
     for j in range(final):
         weight = weights[finals[j]]

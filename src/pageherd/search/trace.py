@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,11 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class OperationTrace:
-    """One operation: its line in the test, its result, its steps, the promises it broke."""
+    """One operation: its line in the test, its result, its steps, the promises it broke.
+
+    Of a group by step: a stretch of it without another thread's steps between; a comment in the
+    line says which.
+    """
 
     text: str
     result: int | None
@@ -77,8 +82,9 @@ class Trace:
 def trace(program: Program, kernel: Kernel, record: Any, path: Path) -> Trace:
     """Run `path` again, one step at a time, and note what each step did."""
     replay = _Replay(program, kernel, record)
-    operations = [replay.operation(edge.operation) for edge in path if not edge.left_out]
-    complete = len(path) == len(program.operations)
+    taken = (edge.operation for edge in path if not edge.left_out)
+    operations = [replay.operation(number, len(list(run))) for number, run in groupby(taken)]
+    complete = replay.ended + sum(edge.left_out for edge in path) == len(program.operations)
     return Trace(kernel.name, tuple(operations), replay.left_over() if complete else ())
 
 
@@ -88,37 +94,43 @@ class _Replay:
         self.kernel = kernel
         self.record = record
         self.states = program.first.copy()
+        self.ended = 0  # operations
         names = program.names
         self.labels = Labels(names.processes, names.threads, names.pages, names.references)
 
-    def operation(self, number: int) -> OperationTrace:
-        step = self.program.steps[number]
-        thread = self.program.operations[number].thread
-        register = self.program.operations[number].register
+    def operation(self, number: int, run: int) -> OperationTrace:
+        """Run an operation to its end, or in a group by step so many steps of it."""
+        operation = self.program.operations[number]
+        thread, by_step = operation.thread, self.program.by_step[operation.group]
         self.states["broke"][0] = 0
         before = self.states[0].copy()
-        drive_begin(
-            records(self.states), 0, records(self.record), records(self.program.ops), number
-        )
+        goes_on = before["t_pc"][thread] != IDLE
+        if not goes_on:
+            ops = records(self.program.ops)
+            drive_begin(records(self.states), 0, records(self.record), ops, number)
         steps, seen = [], set()
-        for _ in range(STEP_LIMIT):
+        for _ in range(run if by_step else STEP_LIMIT):
             pc = int(self.states["t_pc"][0, thread])
             taken, following = self._step(pc, thread)
             steps.append(taken)
-            if following in (IDLE, BLOCKED) or self.states["alarm"][0]:
+            waits_forever = following == BLOCKED and not by_step
+            if following == IDLE or waits_forever or self.states["alarm"][0]:
                 break
             now = self.states.tobytes()[: words_compared(TEST)]
-            if now in seen:
+            if now in seen and not by_step:
                 self.states["broke"][0] |= 1 << PROGRESS
                 break
             seen.add(now)
+        ended = self.states["t_pc"][0, thread] == IDLE
+        self.ended += ended
+        register = operation.register if ended else 0
         result = int(self.states["reg"][0, register - 1]) if register else None
-        operation = self.program.operations[number]
         through = operation.pc == WRITE_REF
         owner = int(before["ref_mm"][operation.ref]) if through else operation.mm
         why = dict(reasons(before, self.states[0], self.labels, owner))
         broke = tuple(Breach(name, why.get(name, "")) for name in self._broke())
-        return OperationTrace(format_step(step), result, tuple(steps), broke)
+        text = format_step(self.program.steps[number]) + _stretch(bool(goes_on), bool(ended))
+        return OperationTrace(text, result, tuple(steps), broke)
 
     def _step(self, pc: int, thread: int) -> tuple[StepTrace, int]:
         before = dict(facts(self.states[0], self.labels))
@@ -146,6 +158,13 @@ class _Replay:
     def left_over(self) -> tuple[str, ...]:
         bits = leaks(records(self.states.copy()), 0, records(self.record))
         return tuple(promise.name for promise in PROMISES if bits >> promise.number & 1)
+
+
+def _stretch(goes_on: bool, ended: bool) -> str:
+    """A comment, if a stretch is not the whole operation."""
+    if goes_on:
+        return "  # goes on" if ended else "  # goes on, not to its end"
+    return "" if ended else "  # not to its end"
 
 
 def _doc_of(pc: int) -> tuple[str, str]:
