@@ -46,7 +46,7 @@ class Race:
         return int(self.state["pte_to"][process.number, self.a.number])
 
 
-@pytest.mark.parametrize("file", ["memfd", "tmpfile"])
+@pytest.mark.parametrize("file", ["memfd", "tmpfile", "hugetlb"])
 @pytest.mark.parametrize("kernel", ERAS)
 def test_who_meets_the_migration_waits(kernel: str, file: FileKind) -> None:
     """By the migration entry and by the page lock, also once the page cache has the new page."""

@@ -174,7 +174,9 @@ HUGETLB_TAKES: Final = 110
 HUGETLB_RESTORES: Final = 111
 UFFD_HUGETLB_STAYS: Final = 112
 UFFD_HUGETLB_LOST: Final = 113
-NR_QUESTIONS: Final = 114
+HUGETLB_FORK_COPIES: Final = 114
+HUGETLB_SOFT_DIRTY: Final = 115
+NR_QUESTIONS: Final = 116
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,6 +476,17 @@ QUESTIONS: Final = (
     Question(
         UFFD_HUGETLB_LOST,
         "does the copy of a hugetlb page (unshare, fork) lose the uffd-wp bit?",
+        _YES_NO,
+    ),
+    Question(
+        HUGETLB_FORK_COPIES,
+        "does fork copy the entries of a hugetlb mapping that has no page of its own?",
+        _YES_NO,
+    ),
+    Question(
+        HUGETLB_SOFT_DIRTY,
+        "once soft-dirty bits are cleared, is a shared hugetlb page that mprotect() makes writable"
+        " read-only until it is written?",
         _YES_NO,
     ),
 )
