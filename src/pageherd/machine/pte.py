@@ -66,9 +66,13 @@ def may_write(s: State, mm: int, page: int) -> bool:
 
 @helper
 def is_followed(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
-    """Whether follow_page() finds what an entry maps; of PROT_NONE memory not in every kernel."""
-    accessible = (int(s.vma[mm, page]) & (VM_READ | VM_WRITE)) != 0
-    return accessible or ask(s, t, k, FOLLOW_INACCESSIBLE, int(s.pte_to[mm, page])) != 0
+    """Whether follow_page() finds what an entry maps; of PROT_NONE memory not in every kernel.
+
+    For hugetlb it does not ask (follow_huge_pmd_pte() in 6.1).
+    """
+    if int(s.vma[mm, page]) & (VM_READ | VM_WRITE | VM_HUGETLB):
+        return True
+    return ask(s, t, k, FOLLOW_INACCESSIBLE, int(s.pte_to[mm, page])) != 0
 
 
 @helper

@@ -78,8 +78,8 @@ def copy_if_exclusive_pinned(s: State, t: int, k: KernelRecord, frame: int) -> i
 FORK_COPIES = decision_point(
     "hugetlb-fork-file", HUGETLB_FORK_COPIES, kernel_function="copy_page_range, vma_needs_copy"
 )
-FORK_COPIES.group("copied", "copy_page_range, VM_HUGETLB; read in 5.10.262", yes)
-FORK_COPIES.group("left-to-faults", "vma_needs_copy; read in 6.1.192", no)
+FORK_COPIES.group("copied", "copy_page_range, VM_HUGETLB; until v5.19", yes)
+FORK_COPIES.group("left-to-faults", "vma_needs_copy; v6.0 (bcd51a3c679d)", no)
 
 SOFT_DIRTY = decision_point(
     "hugetlb-soft-dirty", HUGETLB_SOFT_DIRTY, kernel_function="vma_wants_writenotify, hugetlb_wp"
@@ -87,7 +87,7 @@ SOFT_DIRTY = decision_point(
 SOFT_DIRTY.group(
     "noticed", "vma_wants_writenotify; until v5.19 (f96f7a40874d), and hugetlb_wp copies", yes
 )
-SOFT_DIRTY.group("ignored", "vma_wants_writenotify; read in 5.10.262 and 6.1.192", no)
+SOFT_DIRTY.group("ignored", "vma_wants_writenotify; v6.0 and stable trees (f96f7a40874d)", no)
 
 DONTNEED = decision_point(
     "hugetlb-dontneed", HUGETLB_DONTNEED, kernel_function="madvise_dontneed_free_valid_vma"
