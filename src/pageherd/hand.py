@@ -88,7 +88,7 @@ class Machine:
 
     Args:
         kernel: a kernel's name, with changes if wanted, or a user's file of rules.
-        file: what kind of file there is: `memfd`, or `tmpfile`, of a disk file system.
+        file: what kind of file there is: `memfd`, `tmpfile` (of a disk file system) or `hugetlb`.
         swap: the swap device: `disk`, `slow` (write-back ends when told to), `zram`, `none`.
         stable_writes: whether the device needs pages to be stable under write-back.
         lru_batches: how many pages a CPU's LRU batch holds before it drains; 0: none.

@@ -83,6 +83,7 @@ MISTAKES = [
     # settings
     (HEAD + "shelf x\nshelf y\n", "5:1", "'shelf' is said twice"),
     (HEAD + "file tmpfil\n", "4:6", "did you mean 'tmpfile'?"),
+    (HEAD + "file hugetlbfs\n", "4:6", "did you mean 'hugetlb'?"),
     (HEAD + "file memfd\nfile tmpfile\n", "5:1", "'file' is said twice"),
     (HEAD + "file tmpfile in base\nP: exit\n", "4:17", "this test has no variants"),
     (

@@ -43,7 +43,7 @@ TEXT = st.text(
     st.characters(exclude_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")), max_size=20
 )
 POLARITIES: tuple[Polarity, ...] = ("forbid", "allow", "require")
-FILE_KINDS: tuple[FileKind, ...] = ("memfd", "tmpfile")
+FILE_KINDS: tuple[FileKind, ...] = ("memfd", "tmpfile", "hugetlb")
 SWAP_KINDS: tuple[SwapKind, ...] = ("disk", "slow", "zram", "none")
 WORDS = {Result.STATUS: ("ok", "fault"), Result.STATE: ("absent", "swapped"), Result.VALUE: ()}
 

@@ -176,7 +176,8 @@ def pool_violations(s: Any) -> Iterator[str]:
     pages = [(mm, page) for mm, page, _, _ in entries(s)]
     unused = [int(s["vma"][at]) & kinds == st.VM_HUGETLB | st.HPAGE_RESV_OWNER for at in pages]
     returning = [bool(one & st.PG_RESTORE_RESERVE) for one in flags]
-    if s["hugetlb_resv"] != sum(unused) - sum(returning):
+    of_file = (s["file_reserved"] != 0) & (s["file_frame"] == 0)
+    if s["hugetlb_resv"] != sum(unused) + sum(of_file) - sum(returning):
         yield "reservations are not those of the mappings that have not used theirs"
     if any(one & st.PG_TEMPORARY for one in flags):
         yield "a page from outside the pool stays"

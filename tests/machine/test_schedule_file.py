@@ -46,7 +46,7 @@ class Race:
         return int(self.state["pte_to"][process.number, self.a.number])
 
 
-@pytest.mark.parametrize("file", ["memfd", "tmpfile"])
+@pytest.mark.parametrize("file", ["memfd", "tmpfile", "hugetlb"])
 @pytest.mark.parametrize("kernel", ERAS)
 def test_who_meets_the_migration_waits(kernel: str, file: FileKind) -> None:
     """By the migration entry and by the page lock, also once the page cache has the new page."""
@@ -95,3 +95,19 @@ def test_a_store_before_its_mapping_is_cleaned_is_written(kernel: str) -> None:
     race.m.do(Step("P", "pageout", ("a",)))
     assert race.p.read(race.a) == 2
     assert race.m.broken == ()
+
+
+@pytest.mark.parametrize("kernel", ERAS)
+def test_two_faults_on_a_hole_of_a_hugetlb_file_get_one_page(kernel: str) -> None:
+    race = Race(kernel, "hugetlb")
+    b = race.p.mmap_shared("b")
+    race.q.mmap_shared("b")
+    first = race.begin("P", "write", "b", 1)
+    race.up_to(first, steps.HUGETLB_FILE_MAP)
+    second = race.begin("Q", "write", "b", 2)
+    assert not race.run(second)
+    assert race.run(first)
+    assert race.run(second)
+    assert (race.p.read(b), race.q.read(b)) == (2, 2)
+    assert race.m.broken == ()
+    assert not race.m.leaks()

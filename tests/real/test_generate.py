@@ -115,7 +115,7 @@ def test_most_programs_are_steerable(kernel: str) -> None:
     assert refused < 60
 
 
-def test_some_random_programs_have_a_file_and_some_of_these_one_on_disk() -> None:
+def test_some_random_programs_have_a_file_of_each_kind() -> None:
     def kinds(verbs: list[str]) -> Counter[str]:
         tests = [random_test(seed, 16, verbs, "disk") for seed in range(300)]
         mapped = {"mmap_file", "mmap_shared"}
@@ -125,4 +125,6 @@ def test_some_random_programs_have_a_file_and_some_of_these_one_on_disk() -> Non
         return {step.verb for step in test.body if isinstance(step, Step)}
 
     assert min(kinds(list(WEIGHTS)).values()) > 10
-    assert set(kinds([verb for verb in WEIGHTS if verb != "sync_file"])) == {"memfd"}
+    assert set(kinds([verb for verb in WEIGHTS if verb != "sync_file"])) == {"memfd", "hugetlb"}
+    alone = [verb for verb in WEIGHTS if verb not in ("sync_file", "mmap_hugetlb")]
+    assert set(kinds(alone)) == {"memfd"}

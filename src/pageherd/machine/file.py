@@ -1,9 +1,9 @@
 """A file that is mapped: do_fault, mmap of a file, and the calls that read and write it.
 
-There is one file, a memfd or one of a disk file system, with as many pages as there are page names.
-`file_frame` is its page cache: a frame for each page of the file that was touched, with a reference
-of the cache.  A private mapping shows the page cache until its process stores; then it gets an
-anonymous copy.
+There is one file, a memfd, one of hugetlb pages, or one of a disk file system, with as many pages
+as there are page names.  `file_frame` is its page cache: a frame for each page of the file that was
+touched, with a reference of the cache.  A private mapping shows the page cache until its process
+stores; then it gets an anonymous copy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pageherd.machine.lock import (
 )
 from pageherd.machine.lru import lru_cache_add
 from pageherd.machine.merge_any import ksm_add_vma
-from pageherd.machine.pool import reserve
+from pageherd.machine.pool import reserve, unreserve
 from pageherd.machine.pte import (
     file_value,
     is_shared,
@@ -41,6 +41,7 @@ from pageherd.machine.state import (
     COST_COPIES,
     FAULT_WRITE,
     FILE_DISK,
+    FILE_HUGETLB,
     HOLD_FRAME,
     HOLD_NEW,
     OK,
@@ -69,17 +70,23 @@ MAP_HUGETLB: Final = 2  # of no file of ours: anonymous hugetlb
 
 
 @helper
+def add_to_page_cache(s: State, file: int, frame: int) -> None:
+    """filemap_add_folio(): the caller's reference is the page cache's now."""
+    set_flag(s, frame, PG_FILE)
+    s.frame_index[frame] = file
+    s.file_frame[file] = frame + 1
+
+
+@helper
 def cached_page(s: State, t: int, file: int) -> int:
     """shmem_get_folio(), filemap_fault(): the frame of a page of the file, a new one if need be.
 
     It holds what the disk has, or zeros.
     """
     if s.file_frame[file] == 0:
-        frame = alloc_frame(s)  # its reference is the page cache's
+        frame = alloc_frame(s)
         s.content[frame] = s.file_content[file]
-        set_flag(s, frame, PG_FILE)
-        s.frame_index[frame] = file
-        s.file_frame[file] = frame + 1
+        add_to_page_cache(s, file, frame)
         lru_cache_add(s, t, frame)
     return int(s.file_frame[file]) - 1
 
@@ -104,6 +111,7 @@ def tell_of_store(s: State, frame: int) -> None:
 def drop_page_cache(s: State) -> None:
     """truncate_inode_pages(): the file is gone, and with it the page cache's references."""
     for file in range(s.nr_pages):
+        unreserve(s, file)
         if s.file_frame[file] != 0:
             remove_from_page_cache(s, int(s.file_frame[file]) - 1)
 
@@ -116,28 +124,33 @@ def busy_in_cache(s: State, t: int, file: int) -> bool:
 
 
 @helper
-def mmap_hugetlb(s: State, t: int, mm: int, page: int) -> int:
-    """hugetlbfs_file_mmap(): ENOMEM if its page cannot be reserved; the address is empty by now."""
-    s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_HUGETLB
-    s.t_result[t] = OK
-    if not reserve(s, mm, page):
-        s.vma[mm, page] = 0
-        s.t_result[t] = SEGV
-    mmap_write_unlock(s, mm)
-    return steps.IDLE
+def flags_of_mapping(s: State, kind: int) -> int:
+    """What mmap() of the file, or MAP_HUGETLB, adds to the VMA's flags."""
+    if kind == MAP_HUGETLB:
+        return VM_HUGETLB
+    of_file = VM_FILE | (VM_HUGETLB if s.file_kind == FILE_HUGETLB else 0)
+    return of_file | (VM_SHARED if kind == MAP_SHARED else 0)
 
 
 @step(steps.MMAP_FILE)
 def mmap_file(s: State, t: int, k: KernelRecord) -> int:
-    """mmap(MAP_FIXED) of the file: page t_ref of the file, private or shared; or MAP_HUGETLB."""
+    """mmap(MAP_FIXED) of the file: page t_ref of the file, private or shared; or MAP_HUGETLB.
+
+    hugetlbfs_file_mmap(): ENOMEM if its page cannot be reserved; the address is empty by now.
+    """
     mm, page = int(s.t_mm[t]), int(s.t_other[t]) - 1
     split_vma(s, mm, page)
     split_vma(s, mm, page + 1)
-    if s.t_fault[t] == MAP_HUGETLB:
-        return mmap_hugetlb(s, t, mm, page)
-    shared = VM_SHARED if s.t_fault[t] == MAP_SHARED else 0
-    s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_FILE | shared
-    s.vma_file[mm, page] = int(s.t_ref[t]) + 1
+    flags = flags_of_mapping(s, int(s.t_fault[t]))
+    s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | flags
+    if flags & VM_FILE:
+        s.vma_file[mm, page] = int(s.t_ref[t]) + 1
+    if flags & VM_HUGETLB and not reserve(s, mm, page):
+        s.vma[mm, page] = 0
+        s.vma_file[mm, page] = 0
+        mmap_write_unlock(s, mm)
+        s.t_result[t] = SEGV
+        return steps.IDLE
     if s.mm_merge_any[mm] != 0:
         ksm_add_vma(s, mm, page)
     s.want[mm, page] = untouched_value(s, mm, page)
@@ -199,7 +212,7 @@ def file_map(s: State, t: int, k: KernelRecord) -> int:
     copied = (int(s.t_held[t]) & HOLD_NEW) != 0
     write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
     pte = PTE_PRESENT | (PTE_DIRTY | PTE_SOFT_DIRTY if write else 0)
-    if may_write(s, mm, page) and (write or wants_no_notice(s, mm, page)):
+    if may_write(s, mm, page) and (write or wants_no_notice(s, t, k, mm, page)):
         pte |= PTE_WRITE
     if not pte_same(s, t, mm, page):
         if copied:
@@ -241,7 +254,7 @@ def wp_mkwrite(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.READ_FILE)
 def read_file(s: State, t: int, k: KernelRecord) -> int:
-    """pread(): shmem_file_read_iter() fills no hole; filemap_read() reads into the page cache."""
+    """pread(): shmem and hugetlbfs fill no hole; filemap_read() reads into the page cache."""
     file = int(s.t_page[t])
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
@@ -253,8 +266,14 @@ def read_file(s: State, t: int, k: KernelRecord) -> int:
 
 @step(steps.WRITE_FILE)
 def write_file(s: State, t: int, k: KernelRecord) -> int:
-    """pwrite(), under the page lock: every mapping that shows the file shows it."""
+    """pwrite(), under the page lock: every mapping that shows the file shows it.
+
+    hugetlbfs has no write(): EINVAL.
+    """
     file = int(s.t_page[t])
+    if s.file_kind == FILE_HUGETLB:
+        s.t_result[t] = SEGV
+        return steps.IDLE
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
     frame = cached_page(s, t, file)

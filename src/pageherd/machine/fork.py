@@ -17,6 +17,7 @@ from pageherd.machine.lock import mmap_write_lock, mmap_write_unlock, ptl_taken
 from pageherd.machine.pool import alloc_huge_page
 from pageherd.machine.pte import (
     is_hugetlb,
+    is_shared,
     may_write,
     pte_of,
     restore_none,
@@ -30,6 +31,7 @@ from pageherd.machine.questions import (
     FORK,
     FORK_SWAP,
     HUGETLB_FORK,
+    HUGETLB_FORK_COPIES,
     UFFD_FORK_CLEARS,
     UFFD_FORK_COPIES,
     UFFD_HUGETLB_LOST,
@@ -123,9 +125,12 @@ def inherited(s: State, mm: int, page: int) -> int:
 def needs_copy(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int) -> bool:
     """vma_needs_copy(): a mapping without anon_vma holds nothing that a fault would not bring back.
 
-    That is zero pages and pages of files; but not what a userfaultfd protects.
+    That is zero pages and pages of files; but not what a userfaultfd protects.  Of hugetlb some
+    kernels copy all the same.
     """
     if int(s.vma[mm, page]) & VM_ANON_VMA:
+        return True
+    if is_hugetlb(s, mm, page) and ask(s, t, k, HUGETLB_FORK_COPIES, 0):
         return True
     tracked = (int(s.vma[child, page]) & (VM_UFFD_WP | VM_UFFD_RWP)) != 0
     return tracked and ask(s, t, k, UFFD_FORK_COPIES, 0) != 0
@@ -193,8 +198,8 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
         set_pte(s, child, page, of_child, to)
         note_fork(s, mm, child, page, False)
         return next_page(s, t)
-    if not is_anon(s, to):
-        return steps.FORK_INSTALL  # page_dup_file_rmap()
+    if not is_anon(s, to) or is_shared(s, mm, page):
+        return steps.FORK_INSTALL  # page_dup_file_rmap(); no COW
     question = HUGETLB_FORK if is_hugetlb(s, mm, page) else FORK
     if ask(s, t, k, question, to) == COPY_EARLY:
         return steps.FORK_COPY

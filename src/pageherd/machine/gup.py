@@ -78,6 +78,7 @@ from pageherd.machine.state import (
     REF_MAP_SHARED,
     SEGV,
     VM_FILE,
+    VM_HUGETLB,
     VM_MAPPED,
     VM_READ,
     VM_WRITE,
@@ -344,7 +345,7 @@ def gup_done(s: State, t: int, k: KernelRecord) -> int:
         if s.t_other[t] == BY_HWPOISON:
             return steps.MEMORY_FAILURE
         return steps.SOFT_OFFLINE if s.t_other[t] == BY_OFFLINE else steps.GUP_REMOTE_COPY
-    if s.t_other[t] == BY_IO_URING and int(s.vma[mm, page]) & VM_FILE:
+    if s.t_other[t] == BY_IO_URING and int(s.vma[mm, page]) & (VM_FILE | VM_HUGETLB) == VM_FILE:
         if ask(s, t, k, IO_URING_FILE, frame) == NO:
             ungrab(s, t)
             s.t_result[t] = SEGV  # EOPNOTSUPP

@@ -1,9 +1,12 @@
-"""Faults on private mappings of hugetlb pages (hugetlb_fault, hugetlb_no_page, hugetlb_wp).
+"""Faults on mappings of hugetlb pages (hugetlb_fault, hugetlb_no_page, hugetlb_wp).
 
 One page name is one hugetlb page, and one frame of the machine.  Such pages are never swapped,
 never on an LRU list and never the zero page: a load of nothing allocates one too.  If the pool has
 none (pool.py), the fault is answered by SIGBUS; but the process that made the mapping takes the
 page from its children rather than fail to copy it.
+
+A shared mapping of a file adds what it lacks to the file.  A private one shows the file's page, for
+reading, if the file has it; in a hole it has a page of its own, which the file never sees.
 """
 
 from __future__ import annotations
@@ -11,12 +14,33 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.cow import handle_userfault, is_told
 from pageherd.machine.fault import map_new_anon, marker_wp
-from pageherd.machine.folio import clear_flag, hold_frame, put_page, set_exclusive, unhold
+from pageherd.machine.file import add_to_page_cache, busy_in_cache
+from pageherd.machine.folio import (
+    clear_flag,
+    hold_frame,
+    is_anon,
+    put_page,
+    set_exclusive,
+    unhold,
+)
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.lock import mmap_read_unlock, ptl_taken
+from pageherd.machine.lock import (
+    locked_by_other,
+    mmap_read_unlock,
+    ptl_taken,
+    trylock_page,
+    unlock_page,
+)
 from pageherd.machine.pool import alloc_huge_page, is_owner, restore_reserve_on_error
-from pageherd.machine.pte import may_write, pte_of, pte_same, remember_pte, set_pte
+from pageherd.machine.pte import (
+    is_shared,
+    may_write,
+    pte_of,
+    pte_same,
+    remember_pte,
+    set_pte,
+)
 from pageherd.machine.questions import (
     HUGETLB_FORCE,
     HUGETLB_REUSE,
@@ -25,7 +49,7 @@ from pageherd.machine.questions import (
     REUSE_PAGE,
     UFFD_HUGETLB_LOST,
 )
-from pageherd.machine.rmap import maps_here, page_remove_rmap
+from pageherd.machine.rmap import maps_here, page_add_rmap, page_remove_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     COST_TLB_FLUSHES,
@@ -88,12 +112,52 @@ def writable(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
     return 0
 
 
+@helper
+def find_file_page(s: State, t: int, mm: int, page: int) -> bool:
+    """find_lock_page(), hugetlb_add_to_page_cache(): hold the file's page; false: there is none."""
+    file = int(s.vma_file[mm, page]) - 1
+    if s.file_frame[file] == 0:
+        new = alloc_huge_page(s, mm, page, False)
+        if new == NONE:
+            return False
+        clear_flag(s, new, PG_RESTORE_RESERVE)
+        add_to_page_cache(s, file, new)
+    frame = int(s.file_frame[file]) - 1
+    trylock_page(s, t, frame)
+    hold_frame(s, t, frame)
+    return True
+
+
+@helper
+def hugetlb_no_page(s: State, t: int, mm: int, page: int) -> int:
+    """hugetlb_no_page(): nothing is mapped: the file's page, or one of the process's own.
+
+    What was taken from a child cannot be replaced by zeros: it gets SIGBUS.
+    """
+    file = int(s.vma_file[mm, page]) - 1
+    if int(s.vma[mm, page]) & HPAGE_RESV_UNMAPPED:
+        return sigbus(s, t, mm)
+    if file >= 0 and (is_shared(s, mm, page) or s.file_frame[file] != 0):
+        if busy_in_cache(s, t, file):
+            return steps.BLOCKED
+        return steps.HUGETLB_FILE_MAP if find_file_page(s, t, mm, page) else sigbus(s, t, mm)
+    return steps.HUGETLB_MAP if get_huge_page(s, t, mm, page, False) else sigbus(s, t, mm)
+
+
+@helper
+def reuses(s: State, t: int, k: KernelRecord, frame: int) -> bool:
+    """hugetlb_wp(): what is of a file is always copied."""
+    return is_anon(s, frame) and ask(s, t, k, HUGETLB_REUSE, frame) == REUSE_PAGE
+
+
 @step(steps.HUGETLB_FAULT)
 def hugetlb_fault(s: State, t: int, k: KernelRecord) -> int:
     """hugetlb_fault(), hugetlb_wp(): allocate, reuse or copy, under the page-table lock.
 
-    What was taken from a child cannot be replaced by zeros: it gets SIGBUS.  What a write fault
-    maps is writable if the mapping is; of a forced write it is a rule.
+    What a write fault maps is writable if the mapping is; of a forced write it is a rule.  The
+    first copy of a page of the file is what its owner has reserved.  Entries of a shared mapping
+    are writable from the start; kernels in which they are not always copy them, too
+    (HUGETLB_SOFT_DIRTY).
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):
@@ -101,14 +165,13 @@ def hugetlb_fault(s: State, t: int, k: KernelRecord) -> int:
     remember_pte(s, t, mm, page)
     pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
     if (pte & PTE_PRESENT) == 0:
-        taken_away = (int(s.vma[mm, page]) & HPAGE_RESV_UNMAPPED) != 0
-        if taken_away or not get_huge_page(s, t, mm, page, False):
-            return sigbus(s, t, mm)
-        return steps.HUGETLB_MAP
+        return hugetlb_no_page(s, t, mm, page)
     write = (int(s.t_fault[t]) & FAULT_WRITE) != 0
     unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
     if pte & PTE_WRITE or not (write or unshare):
         return int(s.t_return[t])
+    if not is_anon(s, frame) and locked_by_other(s, t, frame):
+        return steps.BLOCKED
     if write and is_told(s, mm, page):
         return handle_userfault(s, t, mm)
     remember_pte(s, t, mm, page)
@@ -116,16 +179,39 @@ def hugetlb_fault(s: State, t: int, k: KernelRecord) -> int:
     if write and pte & PTE_UFFD_WP:  # of no userfaultfd: the fault has done nothing, and comes back
         breach(s, PROGRESS)
         return sigbus(s, t, mm)
-    if ask(s, t, k, HUGETLB_REUSE, frame) == REUSE_PAGE:
+    if reuses(s, t, k, frame):
         set_exclusive(s, k, frame)
         if not unshare:
             s.pte[mm, page] = pte | writable(s, t, k, mm, page)
         return int(s.t_return[t])
-    owner = is_owner(s, mm, page)
+    owner = is_owner(s, mm, page) and is_anon(s, frame)
     if get_huge_page(s, t, mm, page, owner):
         hold_frame(s, t, frame)
         return steps.HUGETLB_COPY
     return steps.HUGETLB_TAKE if owner else sigbus(s, t, mm)
+
+
+@step(steps.HUGETLB_FILE_MAP)
+def hugetlb_file_map(s: State, t: int, k: KernelRecord) -> int:
+    """hugetlb_no_page(): map the file's page if there is still nothing.
+
+    In a shared mapping it is writable at once; in a private one a write goes on to copy it.
+    """
+    mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
+    if ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    shared = is_shared(s, mm, page)
+    bits = PTE_WRITE | PTE_DIRTY if shared and may_write(s, mm, page) else 0
+    unlock_page(s, frame)
+    unhold(s, t, HOLD_FRAME)
+    if not pte_same(s, t, mm, page):
+        put_page(s, frame)
+        return int(s.t_return[t])
+    page_add_rmap(s, t, k, frame, mm, page)
+    set_pte(s, mm, page, PTE_PRESENT | bits, frame)  # the reference is the mapping's now
+    if int(s.t_fault[t]) & FAULT_WRITE and not shared:
+        return steps.HUGETLB_FAULT
+    return int(s.t_return[t])
 
 
 @step(steps.HUGETLB_TAKE)

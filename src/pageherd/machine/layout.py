@@ -148,11 +148,12 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("vma_anon", "u1", per_page if layout.large else (1, 1)),
         ("pte", "u2", per_page),
         ("pte_to", index, per_page),
-        # the file: its page that is mapped (plus 1), the frames of its page cache (plus 1), and its
-        # content on disk
+        # the file: its page that is mapped (plus 1), the frames of its page cache (plus 1), its
+        # content on disk; and of hugetlb the pages that it has reserved
         ("vma_file", index, per_page),
         ("file_frame", index, (layout.pages,)),
         ("file_content", "i4", (layout.pages,)),
+        ("file_reserved", "u1", (layout.pages,)),
         # frames
         ("refcount", "i2", per_frame),
         ("pincount", "i2", per_frame),

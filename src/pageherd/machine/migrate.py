@@ -313,7 +313,7 @@ def migrate_restore(s: State, t: int, k: KernelRecord) -> int:
     entry = pte_of(s, mm, page)
     kept = dirty_again(s, t, k, entry, frame) & (PTE_SOFT_DIRTY | PTE_UFFD_WP | PTE_DIRTY)
     pte = PTE_PRESENT | kept
-    if (entry & PTE_WRITE and may_write(s, mm, page)) or wants_no_notice(s, mm, page):
+    if (entry & PTE_WRITE and may_write(s, mm, page)) or wants_no_notice(s, t, k, mm, page):
         pte |= PTE_WRITE  # maybe_mkwrite(), or vm_page_prot
     pte = restore_none(s, mm, page, pte)
     if is_anon(s, frame) and entry & (PTE_WRITE | PTE_SWP_EXCLUSIVE):

@@ -1,9 +1,10 @@
 """The pool of hugetlb pages and its reservations (hugetlb_reserve_pages, alloc_huge_page).
 
 A private mapping reserves its page when it is made.  The reservation is of the process that made
-it, until its first fault uses it; a child has none.  `hugetlb_resv` is h->resv_huge_pages: what of
-the free pages is spoken for.  Without a `hugetlb_pool` line there are as many pages as it takes,
-and nothing is counted.
+it, until its first fault uses it; a child has none.  A shared mapping reserves its page in the
+file, for all who map it so, until the file has the page or is gone.  `hugetlb_resv` is
+h->resv_huge_pages: what of the free pages is spoken for.  Without a `hugetlb_pool` line there are
+as many pages as it takes, and nothing is counted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pageherd.machine.folio import (
 )
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
-from pageherd.machine.pte import is_hugetlb
+from pageherd.machine.pte import is_hugetlb, is_shared
 from pageherd.machine.questions import HUGETLB_RESTORES
 from pageherd.machine.state import (
     HPAGE_RESV_OWNER,
@@ -47,7 +48,9 @@ def is_owner(s: State, mm: int, page: int) -> bool:
 
 @helper
 def has_reserves(s: State, mm: int, page: int) -> bool:
-    """vma_has_reserves(): the owner's reservation, as long as no fault has used it."""
+    """vma_has_reserves(): the file's, or the owner's as long as no fault has used it."""
+    if is_shared(s, mm, page):
+        return True
     return is_owner(s, mm, page) and (int(s.vma[mm, page]) & RESV_USED) == 0
 
 
@@ -59,25 +62,39 @@ def available_huge_pages(s: State) -> bool:
 
 @helper
 def reserve(s: State, mm: int, page: int) -> bool:
-    """hugetlb_reserve_pages(), hugetlb_acct_memory(): for a new private mapping; or ENOMEM.
+    """hugetlb_reserve_pages(), hugetlb_acct_memory(): for a new mapping; or ENOMEM.
 
     It must be free and not reserved; the kernel asks for both (gather_surplus_pages, and the nodes
-    that the process may use).
+    that the process may use).  What the file has reserved or holds is not reserved again.
     """
     if not is_limited(s):
+        return True
+    shared, file = is_shared(s, mm, page), int(s.vma_file[mm, page]) - 1
+    if shared and s.file_reserved[file] != 0:
         return True
     if s.hugetlb_free <= 0 or not available_huge_pages(s):
         return False
     s.hugetlb_resv += 1
-    s.vma[mm, page] = int(s.vma[mm, page]) | HPAGE_RESV_OWNER
+    if shared:
+        s.file_reserved[file] = 1
+    else:
+        s.vma[mm, page] = int(s.vma[mm, page]) | HPAGE_RESV_OWNER
     return True
 
 
 @helper
 def close_reservation(s: State, mm: int, page: int) -> None:
-    """hugetlb_vm_op_close(): the mapping goes, and with it a reservation that was not used."""
-    if has_reserves(s, mm, page):
+    """hugetlb_vm_op_close(): a private mapping goes, and its reservation if it was not used."""
+    if is_owner(s, mm, page) and has_reserves(s, mm, page):
         s.hugetlb_resv -= 1
+
+
+@helper
+def unreserve(s: State, file: int) -> None:
+    """hugetlb_unreserve_pages(): the file is gone, and what it reserved and does not hold."""
+    if s.file_reserved[file] != 0 and s.file_frame[file] == 0:
+        s.hugetlb_resv -= 1
+    s.file_reserved[file] = 0
 
 
 @helper
@@ -105,8 +122,9 @@ def alloc_huge_page(s: State, mm: int, page: int, cow_from_owner: bool) -> int:
     s.hugetlb_free -= 1
     if reserved:
         s.hugetlb_resv -= 1
-        s.vma[mm, page] = int(s.vma[mm, page]) | RESV_USED
         set_flag(s, new, PG_RESTORE_RESERVE)
+        if not is_shared(s, mm, page):
+            s.vma[mm, page] = int(s.vma[mm, page]) | RESV_USED
     return new
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pageherd.machine.folio import compound_head, set_flag
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
-from pageherd.machine.questions import FOLLOW_INACCESSIBLE
+from pageherd.machine.questions import FOLLOW_INACCESSIBLE, HUGETLB_SOFT_DIRTY
 from pageherd.machine.state import (
     FILE_DISK,
-    FILE_MEMFD,
     FOLL_COW,
     PG_LAZYFREE,
     PTE_HUGE,
@@ -67,9 +66,13 @@ def may_write(s: State, mm: int, page: int) -> bool:
 
 @helper
 def is_followed(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
-    """Whether follow_page() finds what an entry maps; of PROT_NONE memory not in every kernel."""
-    accessible = (int(s.vma[mm, page]) & (VM_READ | VM_WRITE)) != 0
-    return accessible or ask(s, t, k, FOLLOW_INACCESSIBLE, int(s.pte_to[mm, page])) != 0
+    """Whether follow_page() finds what an entry maps; of PROT_NONE memory not in every kernel.
+
+    For hugetlb it does not ask (follow_huge_pmd_pte() in 6.1).
+    """
+    if int(s.vma[mm, page]) & (VM_READ | VM_WRITE | VM_HUGETLB):
+        return True
+    return ask(s, t, k, FOLLOW_INACCESSIBLE, int(s.pte_to[mm, page])) != 0
 
 
 @helper
@@ -127,14 +130,18 @@ def restore_none(s: State, mm: int, page: int, pte: int) -> int:
 
 
 @helper
-def wants_no_notice(s: State, mm: int, page: int) -> bool:
+def wants_no_notice(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """Whether vm_page_prot is writable: a shared mapping of which no write must be noticed.
 
     vma_wants_writenotify(); a memfd needs no notice for itself, tracking by soft-dirty does, and a
-    disk file system does.
+    disk file system does.  Of hugetlb pages some kernels do not track it, as they should not.
     """
-    wanted = VM_SHARED | VM_WRITE | VM_SOFTDIRTY
-    return s.file_kind == FILE_MEMFD and (int(s.vma[mm, page]) & wanted) == wanted
+    vma, wanted = int(s.vma[mm, page]), VM_SHARED | VM_WRITE
+    if s.file_kind == FILE_DISK or (vma & wanted) != wanted:
+        return False
+    if vma & VM_SOFTDIRTY:
+        return True
+    return is_hugetlb(s, mm, page) and not ask(s, t, k, HUGETLB_SOFT_DIRTY, 0)
 
 
 @helper

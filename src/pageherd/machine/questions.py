@@ -180,7 +180,9 @@ UFFD_HUGETLB_STAYS: Final = 112
 UFFD_HUGETLB_LOST: Final = 113
 FREE_SKIPS: Final = 114
 FREE_SKIPS_PMD: Final = 115
-NR_QUESTIONS: Final = 116
+HUGETLB_FORK_COPIES: Final = 116
+HUGETLB_SOFT_DIRTY: Final = 117
+NR_QUESTIONS: Final = 118
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,4 +490,15 @@ QUESTIONS: Final = (
     ),
     Question(FREE_SKIPS, "does MADV_FREE leave this page alone as shared?", _YES_NO),
     Question(FREE_SKIPS_PMD, "the same of a folio that a PMD maps", _YES_NO),
+    Question(
+        HUGETLB_FORK_COPIES,
+        "does fork copy the entries of a hugetlb mapping that has no page of its own?",
+        _YES_NO,
+    ),
+    Question(
+        HUGETLB_SOFT_DIRTY,
+        "once soft-dirty bits are cleared, is a shared hugetlb page that mprotect() makes writable"
+        " read-only until it is written?",
+        _YES_NO,
+    ),
 )

@@ -40,7 +40,7 @@ VM_LOCKED: Final = 64
 VM_ANON_VMA: Final = 128  # vma->anon_vma: the mapping has held a page of its own
 VM_FILE: Final = 1024  # of the file: vma_file says of which of its pages
 VM_SHARED: Final = 2048  # MAP_SHARED
-VM_HUGETLB: Final = 4096  # a private mapping of one hugetlb page
+VM_HUGETLB: Final = 4096  # of one hugetlb page; with VM_FILE of a file of hugetlbfs
 VM_MERGEABLE: Final = 256
 VM_NOHUGEPAGE: Final = 512  # MADV_NOHUGEPAGE: not even MADV_COLLAPSE makes a huge page here
 VM_HUGEPAGE: Final = 8192  # MADV_HUGEPAGE: a fault may fill the whole PMD at once
@@ -136,6 +136,7 @@ UFFD_RWP_ASYNC: Final = 128
 # file_kind
 FILE_MEMFD: Final = 0
 FILE_DISK: Final = 1  # of a disk file system, which wants to know what becomes dirty
+FILE_HUGETLB: Final = 2  # a memfd of hugetlb pages (MFD_HUGETLB)
 UFFD_HUGETLB: Final = 256  # UFFD_FEATURE_WP_HUGETLBFS_SHMEM, of hugetlb
 
 # swap_kind

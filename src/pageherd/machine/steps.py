@@ -96,6 +96,7 @@ HUGETLB_FAULT: Final = 86
 HUGETLB_COPY: Final = 87
 HUGETLB_MAP: Final = 88
 HUGETLB_TAKE: Final = 89
+HUGETLB_FILE_MAP: Final = 111
 
 # migrate.py: migrate_pages, move_pages
 MIGRATE: Final = 60

@@ -117,12 +117,14 @@ def mmap(s: State, t: int, k: KernelRecord) -> int:
 def may_upgrade(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """Whether an entry becomes writable with its mapping: vm_page_prot, or the kernel's rule.
 
-    hugetlb_change_protection() leaves it to the next write fault.
+    Of private hugetlb pages hugetlb_change_protection() leaves it to the next write fault.
     """
-    if not may_write(s, mm, page) or is_hugetlb(s, mm, page):
+    if not may_write(s, mm, page):
         return False
-    if wants_no_notice(s, mm, page):
+    if wants_no_notice(s, t, k, mm, page):
         return True
+    if is_hugetlb(s, mm, page):
+        return False
     marked = marked_page(s, pte_of(s, mm, page), int(s.pte_to[mm, page]))
     return ask(s, t, k, MPROTECT_UPGRADE, marked) != 0
 

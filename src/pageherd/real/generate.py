@@ -106,10 +106,12 @@ ON_RANGES: Final = frozenset(verb for verb, row in VERBS.items() if row.ranges)
 ONE_IN: Final = 5
 """One program in so many has a file or hugetlb pages; another one a huge range; a third one
 mergeable pages with few different contents."""
-ON_DISK: Final = 0.4
+ON_DISK: Final = 0.3
 """Of those with a file so many have it on disk."""
-HUGETLB_ONLY: Final = 0.6
-"""Up to here they have hugetlb pages only, which can be moved."""
+HUGETLB_FILE: Final = 0.5
+"""Up to here the file is one of hugetlb pages; there may be others."""
+HUGETLB_ONLY: Final = 0.65
+"""Up to here they have hugetlb pages only, which can be moved, too."""
 WITHOUT_HUGETLB: Final = 0.8
 """Up to here a memfd, whose pages can be moved, too; beyond it a memfd and hugetlb pages."""
 POOLS: Final = (None, 1, 2, 3)
@@ -130,12 +132,15 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
     huge = 1 <= drawn < 2 and "hugepage" in verbs
     ksm = 2 <= drawn < 3 and "ksm" in verbs
     disk = drawn < ON_DISK and "sync_file" in verbs
+    huge_file = ON_DISK < drawn < HUGETLB_FILE and "mmap_hugetlb" in verbs
     pool = POOLS[seed % len(POOLS)] if ON_DISK < drawn < 1 and "mmap_hugetlb" in verbs else None
     file = drawn < 1 and "mmap_file" in verbs
     program = _Program(rng, huge, ksm, file, limited=pool is not None)
     left_out = OF_FILES | OF_RANGES
     if disk:
         left_out = WITHOUT_DISK | OF_RANGES
+    elif huge_file:
+        left_out = WITHOUT_MEMFD | OF_RANGES
     elif drawn < HUGETLB_ONLY:
         left_out = WITHOUT_MEMFD | OF_RANGES | {*FILE_VERBS}
     elif drawn < 1:
@@ -157,7 +162,7 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
         tuple(program.steps),
         questions=(Keeps("private"),),
         pages=RANGE_PAGES if huge else PAGES,
-        files=(FileLine("tmpfile"),) if disk else (),
+        files=(FileLine("tmpfile"),) if disk else (FileLine("hugetlb"),) if huge_file else (),
         swap=Swap(swap),
         hugetlb_pool=pool,
         huge=(RANGE,) if huge else (),

@@ -17,6 +17,7 @@ from pageherd.litmus.syntax import (
     BASE,
     KERNEL,
     MEMFD,
+    TMPFILE,
     Argument,
     Group,
     Huge,
@@ -282,9 +283,10 @@ def _steered(
     if "cgroup-reclaim" in needs:
         needs.add("swap")
     verbs = {step.verb for step in steps}
-    if plain.file_of(BASE) != MEMFD and verbs & {*FILE_VERBS}:
-        needs.add("tmpfile")
-        if "odirect_read" in verbs:  # bio_check_pages_dirty(), bio_dirty_fn()
+    file = plain.file_of(BASE)
+    if file != MEMFD and verbs & {*FILE_VERBS}:
+        needs.add(file)  # its probe
+        if file == TMPFILE and "odirect_read" in verbs:  # bio_check_pages_dirty(), bio_dirty_fn()
             raise NotSteerable("odirect_read: a work queue lets go of a page of a file on disk")
     needs |= {f"cpu-{placement.cpu}" for placement in test.cpus if placement.cpu}
     program = replace(program_of(plain, BASE), main_group=main)
@@ -389,10 +391,11 @@ def encode(steered: Steered, device: str, *, repeat: int = 1, facts: bool = True
         f"swap {device}",
         f"program {steered.word} {numbers}",
     ]
-    if "tmpfile" in steered.needs:
-        lines.append("file tmpfile")
     if steered.test.hugetlb_pool is not None:
         lines.append(f"pool {steered.test.hugetlb_pool}")
+    file = steered.test.file_of(BASE)
+    if file != MEMFD and file in steered.needs:
+        lines.append(f"file {file}")
     for first, pages in map(names.range_of, (huge.name for huge in names.huge)):
         lines.append(f"range {first} {pages}")
     for thread in threads:

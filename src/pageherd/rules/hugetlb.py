@@ -1,4 +1,4 @@
-"""hugetlb: reuse, fork, MADV_DONTNEED and forced writes of private hugetlb mappings.
+"""hugetlb: reuse, fork, MADV_DONTNEED and forced writes of hugetlb mappings.
 
 Pins of such a page are counted apart from references (hpage_pincount, _pincount): so many ordinary
 references never look like a pin.
@@ -16,8 +16,10 @@ from pageherd.machine.questions import (
     HUGETLB_DONTNEED,
     HUGETLB_FORCE,
     HUGETLB_FORK,
+    HUGETLB_FORK_COPIES,
     HUGETLB_RESTORES,
     HUGETLB_REUSE,
+    HUGETLB_SOFT_DIRTY,
     HUGETLB_TAKES,
     KEEP_READ_ONLY,
     MAKE_WRITABLE,
@@ -72,6 +74,20 @@ def copy_if_exclusive_pinned(s: State, t: int, k: KernelRecord, frame: int) -> i
     """As copy-if-pinned, but only exclusive pages can have pins; sharing clears the mark."""
     return COPY_EARLY if is_exclusive(s, frame) and pinned_here(s, t, frame) else SHARE_PAGE
 
+
+FORK_COPIES = decision_point(
+    "hugetlb-fork-file", HUGETLB_FORK_COPIES, kernel_function="copy_page_range, vma_needs_copy"
+)
+FORK_COPIES.group("copied", "copy_page_range, VM_HUGETLB; until v5.19", yes)
+FORK_COPIES.group("left-to-faults", "vma_needs_copy; v6.0 (bcd51a3c679d)", no)
+
+SOFT_DIRTY = decision_point(
+    "hugetlb-soft-dirty", HUGETLB_SOFT_DIRTY, kernel_function="vma_wants_writenotify, hugetlb_wp"
+)
+SOFT_DIRTY.group(
+    "noticed", "vma_wants_writenotify; until v5.19 (f96f7a40874d), and hugetlb_wp copies", yes
+)
+SOFT_DIRTY.group("ignored", "vma_wants_writenotify; v6.0 and stable trees (f96f7a40874d)", no)
 
 DONTNEED = decision_point(
     "hugetlb-dontneed", HUGETLB_DONTNEED, kernel_function="madvise_dontneed_free_valid_vma"

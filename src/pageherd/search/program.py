@@ -43,7 +43,11 @@ SWAP_KINDS: Final = {
     "slow": st.SWAP_SLOW,
     "zram": st.SWAP_ZRAM,
 }
-FILE_KINDS: Final = {"memfd": st.FILE_MEMFD, "tmpfile": st.FILE_DISK}
+FILE_KINDS: Final = {
+    "memfd": st.FILE_MEMFD,
+    "tmpfile": st.FILE_DISK,
+    "hugetlb": st.FILE_HUGETLB,
+}
 ALL_CPUS: Final = -1
 
 

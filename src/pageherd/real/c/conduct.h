@@ -193,6 +193,7 @@ static bool clean_up(void)
 		vfio_close(&vfio, page_size);
 		have_vfio = !vfio_open(&vfio, page_size);
 	}
+	file_give_back();
 	return clean && (have_vfio || !mapped);
 }
 

@@ -1,4 +1,4 @@
-/* The file of a test, which every process has open: a memfd, or a file on disk; and the pool of huge pages. */
+/* The file of a test, which every process has open: a memfd (of huge pages or not) or a file on disk; the pool. */
 
 #define HUGE_SIZE (2UL << 20)
 #define HUGE_PAGES 16 /* added to the pool for the programs that use it, and taken away at the end */
@@ -9,13 +9,17 @@
 #define MAP_HUGE_2MB (21 << 26)
 #endif
 
+#ifndef MFD_HUGE_2MB
+#define MFD_HUGE_2MB (21 << 26)
+#endif
+
 #ifndef RAMFS_MAGIC
 #define RAMFS_MAGIC 0x858458f6
 #endif
 
 static int test_file = -1;
-static int memfd = -1, disk_file = -1;
-static bool on_disk; /* which of them is the program's */
+static int memfd = -1, disk_file = -1, huge_file = -1;
+static enum { MEMFD, ON_DISK, OF_HUGE_PAGES } file_kind; /* which of them is the program's */
 static bool huge[MAX_PAGES]; /* which pages of this process are huge; a child inherits it */
 static long pool_before = -1; /* the pool's size before we changed it */
 static long pool_wanted = -1; /* how many pages it must have; -1: as many as a program takes */
@@ -40,14 +44,30 @@ static int disk_file_open(void)
 	return 0;
 }
 
+/* How much one of its pages is. */
+static size_t file_unit(void)
+{
+	return file_kind == OF_HUGE_PAGES ? HUGE_SIZE : (size_t)page_size;
+}
+
 /* Each run of a program begins with a file of zeros. */
 static void file_renew(void)
 {
 	if (memfd < 0)
 		memfd = memfd_create("pageherd", MFD_CLOEXEC);
-	test_file = on_disk ? disk_file : memfd;
-	if (ftruncate(test_file, 0) || ftruncate(test_file, MAX_PAGES * page_size))
+	if (file_kind == OF_HUGE_PAGES)
+		huge_file = memfd_create("pageherd", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+	test_file = file_kind == MEMFD ? memfd : file_kind == ON_DISK ? disk_file : huge_file;
+	if (ftruncate(test_file, 0) || ftruncate(test_file, MAX_PAGES * file_unit()))
 		test_file = -1; /* every step that needs it fails */
+}
+
+/* Huge pages and what is reserved of them go back to the pool. */
+static void file_give_back(void)
+{
+	if (huge_file >= 0)
+		close(huge_file);
+	huge_file = -1;
 }
 
 static int pool_resize(long pages)

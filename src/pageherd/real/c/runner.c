@@ -94,7 +94,7 @@ static bool read_program(const char *line)
 
 	memset(shared, 0, sizeof(*shared));
 	pool_error = 0;
-	on_disk = false;
+	file_kind = MEMFD;
 	pool_wanted = -1;
 	if (sscanf(line, "program %63s %9d %9d %9d %9d %9d", shared->id, &shared->nr_processes,
 		   &shared->nr_pages, &shared->repeat, &facts, &drained) != 6)
@@ -116,6 +116,18 @@ static bool read_pool(const char *line)
 		return false;
 	pool_error = pool_start();
 	return true;
+}
+
+/* What kind of file the file is; a pool that has a size has it by now. */
+static bool read_file_kind(const char *line)
+{
+	if (!strcmp(line, "file tmpfile\n"))
+		file_kind = ON_DISK;
+	else if (!strcmp(line, "file hugetlb\n"))
+		file_kind = OF_HUGE_PAGES;
+	if (file_kind == OF_HUGE_PAGES && !pool_error)
+		pool_error = pool_start();
+	return file_kind != MEMFD;
 }
 
 /* The pages of a range lie in a row, the last one is as wide as it takes. */
@@ -215,8 +227,8 @@ static int serve(void)
 			error = read_thread(line) ? 0 : refuse(line);
 		else if (!strncmp(line, "step ", 5))
 			error = read_step(line) ? 0 : refuse(line);
-		else if (!strcmp(line, "file tmpfile\n"))
-			on_disk = true;
+		else if (!strncmp(line, "file ", 5))
+			error = read_file_kind(line) ? 0 : refuse(line);
 		else if (!strncmp(line, "swap ", 5))
 			error = read_swap(line) ? 0 : refuse(line);
 		else if (!strcmp(line, "run\n"))

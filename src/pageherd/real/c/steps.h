@@ -117,14 +117,18 @@ static int map_droppable(struct step *s)
 /* The file's page s->b; the constant says whether private or shared. */
 static int map_file(struct step *s)
 {
+	size_t size = file_unit();
 	void *map;
 
-	vacate(s->a);
-	map = mmap(page_at(s->a), page_size, PROT_READ | PROT_WRITE, s->constant | MAP_FIXED, test_file,
-		   (off_t)s->b * page_size);
+	if (file_kind != OF_HUGE_PAGES)
+		vacate(s->a);
+	map = mmap(page_at(s->a), size, PROT_READ | PROT_WRITE, s->constant | MAP_FIXED, test_file,
+		   (off_t)s->b * size);
 	if (map == MAP_FAILED)
 		return -errno;
-	if (on_disk)
+	if (file_kind == OF_HUGE_PAGES)
+		huge[s->a] = true;
+	if (file_kind == ON_DISK)
 		madvise(map, page_size, MADV_RANDOM); /* no readahead, and so no large folios */
 	return 0;
 }
@@ -143,7 +147,7 @@ static int map_huge(struct step *s)
 static int read_test_file(struct step *s)
 {
 	value_t seen = 0;
-	int error = result_of(pread(test_file, &seen, sizeof(seen), (off_t)s->a * page_size));
+	int error = result_of(pread(test_file, &seen, sizeof(seen), (off_t)s->a * file_unit()));
 
 	s->seen = seen;
 	return error;
@@ -153,14 +157,14 @@ static int write_test_file(struct step *s)
 {
 	value_t value = (value_t)s->value;
 
-	return result_of(pwrite(test_file, &value, sizeof(value), (off_t)s->a * page_size));
+	return result_of(pwrite(test_file, &value, sizeof(value), (off_t)s->a * file_unit()));
 }
 
 static int sync_test_file(struct step *s)
 {
 	unsigned int how = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
 
-	return result_of(sync_file_range(test_file, (off_t)s->a * page_size, page_size, how));
+	return result_of(sync_file_range(test_file, (off_t)s->a * file_unit(), file_unit(), how));
 }
 
 static int unmap_page(struct step *s)
