@@ -2,7 +2,7 @@
 
 There is one file, a memfd or one of a disk file system, with as many pages as there are page names.
 `file_frame` is its page cache: a frame for each page of the file that was touched, with a reference
-of the cache.  A private mapping shows the page cache until its process stores; then it gets an
+of the cache; of large folios see `file_folio`.  A private mapping shows the page cache until its process stores; then it gets an
 anonymous copy.
 """
 
@@ -11,10 +11,21 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
-from pageherd.machine.anon_vma import split_vma
+from pageherd.machine.anon_vma import split_vma, vma_merge
 from pageherd.machine.cow import reuse_entry
 from pageherd.machine.fault import abandon_new, map_new_anon
-from pageherd.machine.folio import alloc_frame, clear_flag, hold_frame, put_page, set_flag, unhold
+from pageherd.machine.file_folio import alloc_for_cache, map_file_page
+from pageherd.machine.folio import (
+    alloc_frame,
+    clear_flag,
+    compound_head,
+    folio_nr_pages,
+    hold_frame,
+    page_ref_add,
+    put_page,
+    set_flag,
+    unhold,
+)
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import (
@@ -32,17 +43,16 @@ from pageherd.machine.pte import (
     is_shared,
     may_write,
     pte_same,
-    set_pte,
     untouched_value,
     wants_no_notice,
 )
-from pageherd.machine.rmap import page_add_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     FAULT_WRITE,
     FILE_DISK,
     HOLD_FRAME,
     HOLD_NEW,
+    NONE,
     OK,
     PG_DIRTY,
     PG_FILE,
@@ -69,27 +79,36 @@ MAP_HUGETLB: Final = 2  # of no file of ours: anonymous hugetlb
 
 
 @helper
-def cached_page(s: State, t: int, file: int) -> int:
+def cached_page(s: State, t: int, vma: int, file: int) -> int:
     """shmem_get_folio(), filemap_fault(): the frame of a page of the file, a new one if need be.
 
-    It holds what the disk has, or zeros.
+    It holds what the disk has, or zeros.  `vma` is what asks for it, 0 of read() and write().
     """
     if s.file_frame[file] == 0:
-        frame = alloc_frame(s)  # its reference is the page cache's
-        s.content[frame] = s.file_content[file]
-        set_flag(s, frame, PG_FILE)
-        s.frame_index[frame] = file
-        s.file_frame[file] = frame + 1
-        lru_cache_add(s, t, frame)
+        head = alloc_for_cache(s, vma, file)
+        if head == NONE:
+            return NONE  # the alarm is raised
+        nr = folio_nr_pages(s, head)
+        first = file - file % nr
+        page_ref_add(s, head, nr - 1)  # the page cache has one for each page
+        set_flag(s, head, PG_FILE)
+        for i in range(nr):
+            s.content[head + i] = s.file_content[first + i]
+            s.frame_index[head + i] = first + i
+            s.file_frame[first + i] = head + i + 1
+        lru_cache_add(s, t, head)
     return int(s.file_frame[file]) - 1
 
 
 @helper
 def remove_from_page_cache(s: State, frame: int) -> None:
-    """filemap_remove_folio(): the page is in no file any more, and the cache lets it go."""
-    s.file_frame[int(s.frame_index[frame])] = 0
-    clear_flag(s, frame, PG_FILE | PG_DIRTY | PG_PRIVATE)
-    put_page(s, frame)
+    """filemap_remove_folio(): its pages are in no file any more, and the cache lets it go."""
+    head, nr = compound_head(s, frame), folio_nr_pages(s, frame)
+    for each in range(head, head + nr):
+        s.file_frame[int(s.frame_index[each])] = 0
+    clear_flag(s, head, PG_FILE | PG_DIRTY | PG_PRIVATE)
+    page_ref_add(s, head, 1 - nr)
+    put_page(s, head)
 
 
 @helper
@@ -129,18 +148,21 @@ def mmap_hugetlb(s: State, t: int, mm: int, page: int) -> int:
 
 @step(steps.MMAP_FILE)
 def mmap_file(s: State, t: int, k: KernelRecord) -> int:
-    """mmap(MAP_FIXED) of the file: page t_ref of the file, private or shared; or MAP_HUGETLB."""
-    mm, page = int(s.t_mm[t]), int(s.t_other[t]) - 1
-    split_vma(s, mm, page)
-    split_vma(s, mm, page + 1)
+    """mmap(MAP_FIXED) of the file: from its page t_ref on, private or shared; or MAP_HUGETLB."""
+    mm, first, end = int(s.t_mm[t]), int(s.t_first[t]), int(s.t_end[t])
+    split_vma(s, mm, first)
+    split_vma(s, mm, end)
     if s.t_fault[t] == MAP_HUGETLB:
-        return mmap_hugetlb(s, t, mm, page)
+        return mmap_hugetlb(s, t, mm, first)
     shared = VM_SHARED if s.t_fault[t] == MAP_SHARED else 0
-    s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_FILE | shared
-    s.vma_file[mm, page] = int(s.t_ref[t]) + 1
-    if s.mm_merge_any[mm] != 0:
-        ksm_add_vma(s, mm, page)
-    s.want[mm, page] = untouched_value(s, mm, page)
+    for i in range(end - first):
+        page = first + i
+        s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | VM_FILE | shared
+        s.vma_file[mm, page] = int(s.t_ref[t]) + i + 1
+        if s.mm_merge_any[mm] != 0:
+            ksm_add_vma(s, mm, page)
+        s.want[mm, page] = untouched_value(s, mm, page)
+    vma_merge(s, k, mm, first, end)
     mmap_write_unlock(s, mm)
     s.t_result[t] = OK
     return steps.IDLE
@@ -159,7 +181,9 @@ def file_fault(s: State, t: int, k: KernelRecord) -> int:
     file = int(s.vma_file[mm, page]) - 1
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, t, file)
+    frame = cached_page(s, t, int(s.vma[mm, page]), file)
+    if frame == NONE:
+        return steps.IDLE
     trylock_page(s, t, frame)
     hold_frame(s, t, frame)
     if (int(s.t_fault[t]) & FAULT_WRITE) == 0 or is_shared(s, mm, page):
@@ -191,7 +215,7 @@ def put_cached(s: State, t: int) -> None:
 def file_map(s: State, t: int, k: KernelRecord) -> int:
     """finish_fault(): map the copy, or the file's page itself, if the entry is still empty.
 
-    An entry of a private mapping is never writable while it maps the page cache.
+    Of a large folio more may be mapped.  An entry of a private mapping is never writable while it maps the page cache.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):
@@ -212,8 +236,7 @@ def file_map(s: State, t: int, k: KernelRecord) -> int:
         frame = int(s.t_frame[t])
         if write:
             tell_of_store(s, frame)  # do_page_mkwrite(), fault_dirty_shared_page()
-        page_add_rmap(s, t, k, frame, mm, page)
-        set_pte(s, mm, page, pte, frame)
+        map_file_page(s, t, k, mm, page, frame, pte)
         unlock_page(s, frame)
         unhold(s, t, HOLD_FRAME)  # the reference is the mapping's now
     return int(s.t_return[t])
@@ -246,7 +269,7 @@ def read_file(s: State, t: int, k: KernelRecord) -> int:
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
     if s.file_kind == FILE_DISK:
-        cached_page(s, t, file)
+        cached_page(s, t, 0, file)
     s.t_result[t] = file_value(s, file)
     return steps.IDLE
 
@@ -257,7 +280,7 @@ def write_file(s: State, t: int, k: KernelRecord) -> int:
     file = int(s.t_page[t])
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, t, file)
+    frame = cached_page(s, t, 0, file)
     s.content[frame] = s.t_value[t]
     tell_of_store(s, frame)
     note_file_store(s, frame, int(s.t_value[t]))

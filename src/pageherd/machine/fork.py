@@ -62,6 +62,7 @@ from pageherd.machine.state import (
     UNUSED,
     VM_ANON_VMA,
     VM_DONTCOPY,
+    VM_FILE,
     VM_LOCKED,
     VM_MAPPED,
     VM_PTE_TABLE,
@@ -123,8 +124,11 @@ def inherited(s: State, mm: int, page: int) -> int:
 def needs_copy(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int) -> bool:
     """vma_needs_copy(): a mapping without anon_vma holds nothing that a fault would not bring back.
 
-    That is zero pages and pages of files; but not what a userfaultfd protects.
+    That is zero pages and pages of files; but not what a userfaultfd protects.  Nor is a PMD entry
+    of a file ever copied (copy_huge_pmd()).
     """
+    if pte_of(s, mm, page) & PTE_HUGE and int(s.vma[mm, page]) & VM_FILE:
+        return False
     if int(s.vma[mm, page]) & VM_ANON_VMA:
         return True
     tracked = (int(s.vma[child, page]) & (VM_UFFD_WP | VM_UFFD_RWP)) != 0

@@ -174,7 +174,9 @@ HUGETLB_TAKES: Final = 110
 HUGETLB_RESTORES: Final = 111
 UFFD_HUGETLB_STAYS: Final = 112
 UFFD_HUGETLB_LOST: Final = 113
-NR_QUESTIONS: Final = 114
+FILE_MAPS_WHOLE: Final = 114
+FILE_PMD_ADVICE: Final = 115
+NR_QUESTIONS: Final = 116
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,6 +476,16 @@ QUESTIONS: Final = (
     Question(
         UFFD_HUGETLB_LOST,
         "does the copy of a hugetlb page (unshare, fork) lose the uffd-wp bit?",
+        _YES_NO,
+    ),
+    Question(
+        FILE_MAPS_WHOLE,
+        "does a fault map all pages of a large folio of a file by entries of their own?",
+        _YES_NO,
+    ),
+    Question(
+        FILE_PMD_ADVICE,
+        "does MADV_NOHUGEPAGE keep a fault from mapping a file's huge page by a PMD entry?",
         _YES_NO,
     ),
 )

@@ -83,6 +83,7 @@ VERBS: Mapping[str, Verb] = _table(
         Result.STATUS,
         "mmap(MAP_PRIVATE|MAP_FIXED) of the file, of its page of that or another name",
         optional=1,
+        ranges=True,
     ),
     Verb(
         "mmap_shared",
@@ -90,6 +91,7 @@ VERBS: Mapping[str, Verb] = _table(
         Result.STATUS,
         "mmap(MAP_SHARED|MAP_FIXED) of the file, of its page of that or another name",
         optional=1,
+        ranges=True,
     ),
     Verb("mmap_hugetlb", _PAGE, Result.STATUS, "mmap(MAP_PRIVATE|MAP_ANONYMOUS|MAP_HUGETLB)"),
     Verb("read_file", _PAGE, Result.VALUE, "pread() of a page of the file"),
