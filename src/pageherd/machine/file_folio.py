@@ -74,7 +74,10 @@ def pmd_suits(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int)
 
 @helper
 def maps_whole(s: State, t: int, k: KernelRecord, mm: int, first: int, frame: int) -> bool:
-    """finish_fault(): whether the fault maps all pages of the folio, from page `first` on."""
+    """finish_fault(): whether the fault maps all pages of the folio, from page `first` on.
+
+    A memfd has no name (i_nlink), so its mappings are what vma_is_anon_shmem() looks for.
+    """
     nr = folio_nr_pages(s, frame)
     suits = same_vma(s, mm, first, first + nr - 1) and pte_range_none(s, mm, first, nr)
     return suits and ask(s, t, k, FILE_MAPS_WHOLE, frame) != 0

@@ -36,7 +36,7 @@ MAX_MAYBE: Final = 6  # so many `maybe` steps make 64 programs
 RANGE_WIDTH: Final = 512  # pages of memory in a huge range; its last page stands for all the rest
 MOVES: Final = frozenset(("move", "migrate"))
 SMALL_FOLIO: Final = 4  # pages of the smallest anonymous folio that the kernel can be told of
-NOT_BESIDE_RANGES: Final = frozenset((*FILE_VERBS, "mmap_hugetlb", *MOVES, *ksmd.VERBS))
+NOT_BESIDE_RANGES: Final = frozenset(("sync_file", "mmap_hugetlb", *MOVES, *ksmd.VERBS))
 CALLS: Final = {
     "vmsplice": "vmsplice",
     "io_uring_register": "io-uring",
@@ -175,6 +175,15 @@ def _check_ranges(ranges: tuple[Huge, ...], steps: tuple[Step, ...]) -> None:
             raise NotSteerable("split: of what a reference holds")
         if step.verb == "mremap":
             _check_move(ranges, *map(str, step.arguments))
+        if step.verb in ("mmap_file", "mmap_shared"):
+            _check_mapped(ranges, *map(str, step.arguments))
+
+
+def _place_of(ranges: tuple[Huge, ...], page: str) -> int:
+    """Where a page is in its range, counted from its end; 0: in none."""
+    return next(
+        (huge.pages.index(page) - len(huge.pages) for huge in ranges if page in huge.pages), 0
+    )
 
 
 def _check_move(ranges: tuple[Huge, ...], page: str, to: str) -> None:
@@ -183,9 +192,22 @@ def _check_move(ranges: tuple[Huge, ...], page: str, to: str) -> None:
     Raises:
         NotSteerable: it may have another one.
     """
-    place = {name: n - len(huge.pages) for huge in ranges for n, name in enumerate(huge.pages)}
-    if to in place and (place.get(page, 0) == -1) != (place[to] == -1):
+    before, after = _place_of(ranges, page), _place_of(ranges, to)
+    if after and (before == -1) != (after == -1):
         raise NotSteerable("mremap: the page of a huge range has another width")
+
+
+def _check_mapped(ranges: tuple[Huge, ...], page: str, of_file: str) -> None:
+    """A page of a range can map one of its width, of a range, too: else a huge one has no room.
+
+    Raises:
+        NotSteerable: the page of the file is another one.
+    """
+    if page in {huge.name for huge in ranges}:
+        return  # all of a range maps all of a range
+    place, wanted = _place_of(ranges, page), _place_of(ranges, of_file)
+    if (place == -1) != (wanted == -1) or (place and not wanted):
+        raise NotSteerable("mmap: the page of the file has another width")
 
 
 def _check_direct_reads(steps: tuple[Step, ...]) -> None:
@@ -282,7 +304,11 @@ def _steered(
     if "cgroup-reclaim" in needs:
         needs.add("swap")
     verbs = {step.verb for step in steps}
+    if huge and verbs & {*FILE_VERBS}:
+        needs.add("thp-shmem")
     if plain.file_of(BASE) != MEMFD and verbs & {*FILE_VERBS}:
+        if huge:
+            raise NotSteerable("a file on disk beside a huge range")
         needs.add("tmpfile")
         if "odirect_read" in verbs:  # bio_check_pages_dirty(), bio_dirty_fn()
             raise NotSteerable("odirect_read: a work queue lets go of a page of a file on disk")

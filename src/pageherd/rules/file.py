@@ -25,8 +25,8 @@ def unless_longterm(s: State, t: int, k: KernelRecord, frame: int) -> int:
 WHOLE = decision_point(
     "huge-file-maps", q.FILE_MAPS_WHOLE, kernel_function="finish_fault"
 )
-WHOLE.group("one-page", "finish_fault; read in 6.12.117, only shared anonymous memory is whole", no)
-WHOLE.group("whole-folio", "finish_fault; v6.18 (19773df031bc)", yes)
+WHOLE.group("one-page", "finish_fault, alloc_set_pte; until v6.10, read in 6.1.192", no)
+WHOLE.group("whole-folio", "finish_fault; v6.11 (43e027e41423), read in 6.12.117", yes)
 
 ADVICE = decision_point("huge-file-advice", q.FILE_PMD_ADVICE, kernel_function="do_set_pmd")
 ADVICE.group("ignored", "do_set_pmd; read in 5.10 and 6.1.192", no)

@@ -40,13 +40,21 @@ static int disk_file_open(void)
 	return 0;
 }
 
+/* Where a page of the file is: page after page, or beside huge ranges as its addresses lie. */
+static off_t file_offset(int page)
+{
+	if (!shared->range_pages)
+		return (off_t)page * page_size;
+	return (off_t)(page < MAX_PAGES ? shared->place[page] : MAX_PAGES * PAGE_GAP) * page_size;
+}
+
 /* Each run of a program begins with a file of zeros. */
 static void file_renew(void)
 {
 	if (memfd < 0)
 		memfd = memfd_create("pageherd", MFD_CLOEXEC);
 	test_file = on_disk ? disk_file : memfd;
-	if (ftruncate(test_file, 0) || ftruncate(test_file, MAX_PAGES * page_size))
+	if (ftruncate(test_file, 0) || ftruncate(test_file, file_offset(MAX_PAGES)))
 		test_file = -1; /* every step that needs it fails */
 }
 

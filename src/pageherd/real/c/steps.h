@@ -120,8 +120,8 @@ static int map_file(struct step *s)
 	void *map;
 
 	vacate(s->a);
-	map = mmap(page_at(s->a), page_size, PROT_READ | PROT_WRITE, s->constant | MAP_FIXED, test_file,
-		   (off_t)s->b * page_size);
+	map = mmap(page_at(s->a), extent_of(s), PROT_READ | PROT_WRITE, s->constant | MAP_FIXED, test_file,
+		   file_offset(s->b));
 	if (map == MAP_FAILED)
 		return -errno;
 	if (on_disk)
@@ -140,20 +140,30 @@ static int map_huge(struct step *s)
 	return 0;
 }
 
+/* The first bytes of every page of memory that the file's page stands for. */
 static int read_test_file(struct step *s)
 {
-	value_t seen = 0;
-	int error = result_of(pread(test_file, &seen, sizeof(seen), (off_t)s->a * page_size));
+	value_t seen = 0, first = 0;
+	int error = 0;
 
-	s->seen = seen;
+	for (int i = 0; i < shared->width[s->a] && !error; i++) {
+		error = result_of(pread(test_file, &seen, sizeof(seen), file_offset(s->a) + i * page_size));
+		first = i ? first : seen;
+		if (!error && seen != first)
+			error = -EILSEQ;
+	}
+	s->seen = first;
 	return error;
 }
 
 static int write_test_file(struct step *s)
 {
 	value_t value = (value_t)s->value;
+	int error = 0;
 
-	return result_of(pwrite(test_file, &value, sizeof(value), (off_t)s->a * page_size));
+	for (int i = 0; i < shared->width[s->a] && !error; i++)
+		error = result_of(pwrite(test_file, &value, sizeof(value), file_offset(s->a) + i * page_size));
+	return error;
 }
 
 static int sync_test_file(struct step *s)
