@@ -2,8 +2,8 @@
 
 There is one file, a memfd or one of a disk file system, with as many pages as there are page names.
 `file_frame` is its page cache: a frame for each page of the file that was touched, with a reference
-of the cache; of large folios see `file_folio`.  A private mapping shows the page cache until its process stores; then it gets an
-anonymous copy.
+of the cache; `file_folio` has what is different with large folios.  A private mapping shows the
+page cache until its process stores; then it gets an anonymous copy.
 """
 
 from __future__ import annotations
@@ -215,7 +215,8 @@ def put_cached(s: State, t: int) -> None:
 def file_map(s: State, t: int, k: KernelRecord) -> int:
     """finish_fault(): map the copy, or the file's page itself, if the entry is still empty.
 
-    Of a large folio more may be mapped.  An entry of a private mapping is never writable while it maps the page cache.
+    Of a large folio more may be mapped.  An entry of a private mapping is never writable while it
+    maps the page cache.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):

@@ -219,6 +219,8 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("swapoff", (), Result.STATUS, "swapoff()", _KERNEL),
 )
 
+MAPPINGS_OF_FILES = ("mmap_file", "mmap_shared")
+COLLAPSES = ("collapse", "process_madvise_collapse", "khugepaged")
 FILE_VERBS = ("mmap_file", "mmap_shared", "read_file", "write_file", "sync_file")
 FLAG_WORDS = ("write", "force", "longterm", "fast")
 FEATURE_WORDS = ("event-fork", "event-remap", "wp-unpopulated", "wp-async", "rwp", "rwp-async")

@@ -22,7 +22,7 @@ from pageherd.litmus.syntax import (
     SwapKind,
     Test,
 )
-from pageherd.machine.verbs import FILE_VERBS, VERBS, Kind, Result
+from pageherd.machine.verbs import FILE_VERBS, MAPPINGS_OF_FILES, VERBS, Kind, Result
 from pageherd.real import ksmd
 from pageherd.real.levers import LEVERS
 from pageherd.real.steer import MOVES
@@ -248,8 +248,10 @@ class _Program:
             kinds = kinds[: -row.optional]
         ranged = self.huge and verb in ON_RANGES and verb != "mremap"
         for kind in kinds:
-            if ranged and kind is Kind.PAGE and (
-                arguments == [RANGE.name] if arguments else self.rng.random() < 0.4
+            if (
+                ranged
+                and kind is Kind.PAGE
+                and (arguments == [RANGE.name] if arguments else self.rng.random() < 0.4)
             ):
                 kind = Kind.HUGE  # then a second one, too: all of a range maps all of it
             argument = self.argument(kind, arguments)
@@ -272,7 +274,7 @@ class _Program:
     @staticmethod
     def maps_alike(verb: str, arguments: list[Argument]) -> bool:
         """Whether what maps the file, and what it maps of it, have the same width and room."""
-        if verb not in ("mmap_file", "mmap_shared") or len(arguments) == 1:
+        if verb not in MAPPINGS_OF_FILES or len(arguments) == 1:
             return True
         return arguments in ([RANGE.name] * 2, ["c", "a"])
 

@@ -26,7 +26,7 @@ from pageherd.litmus.syntax import (
     Test,
     steps_of,
 )
-from pageherd.machine.verbs import FILE_VERBS, FLAG_WORDS, VERBS, Kind, Result
+from pageherd.machine.verbs import FILE_VERBS, FLAG_WORDS, MAPPINGS_OF_FILES, VERBS, Kind, Result
 from pageherd.real import ksmd
 from pageherd.real.levers import LEVERS, NOT_STEERABLE, Lever
 from pageherd.rules.choose import Kernel
@@ -175,7 +175,7 @@ def _check_ranges(ranges: tuple[Huge, ...], steps: tuple[Step, ...]) -> None:
             raise NotSteerable("split: of what a reference holds")
         if step.verb == "mremap":
             _check_move(ranges, *map(str, step.arguments))
-        if step.verb in ("mmap_file", "mmap_shared"):
+        if step.verb in MAPPINGS_OF_FILES:
             _check_mapped(ranges, *map(str, step.arguments))
 
 
@@ -382,7 +382,7 @@ def _with_lever(step: Step, kernel: Kernel, chosen: bool) -> Step:
         raise NotSteerable("userfaultfd: fork and mremap wait until somebody reads its events")
     if step.verb not in LEVERS:
         raise NotSteerable(f"{step.verb}: {NOT_STEERABLE[step.verb]}")
-    if step.verb in ("mmap_file", "mmap_shared"):
+    if step.verb in MAPPINGS_OF_FILES:
         return replace(step, arguments=(step.arguments * 2)[:2])  # of its own page, if not named
     return step
 

@@ -22,9 +22,7 @@ def unless_longterm(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return NO if (int(s.t_foll[t]) & both) == both else YES
 
 
-WHOLE = decision_point(
-    "huge-file-maps", q.FILE_MAPS_WHOLE, kernel_function="finish_fault"
-)
+WHOLE = decision_point("huge-file-maps", q.FILE_MAPS_WHOLE, kernel_function="finish_fault")
 WHOLE.group("one-page", "finish_fault, alloc_set_pte; until v6.10, read in 6.1.192", no)
 WHOLE.group("whole-folio", "finish_fault; v6.11 (43e027e41423), read in 6.12.117", yes)
 
