@@ -58,7 +58,9 @@ def test_no_huge_page_lies_on_a_swap_file_in_one_piece(swap: str) -> None:
 @pytest.mark.parametrize(
     ("steps", "reason"),
     [
-        ("P: mmap_file c", "mmap_file: beside a huge range"),
+        ("P: mmap_shared c\nP: sync_file c", "sync_file: beside a huge range"),
+        ("P: mmap_file b c", "mmap: the page of the file has another width"),
+        ("P: mmap_shared a c", "mmap: the page of the file has another width"),
         ("P: mmap_hugetlb c", "mmap_hugetlb: beside a huge range"),
         ("P: r = odirect_read b", "odirect_read: the page stands for the rest"),
         ("P: r = vmsplice b\nP: tee r 2", "tee: the page stands for the rest"),

@@ -26,7 +26,7 @@ from pageherd.litmus.syntax import (
     steps_of,
 )
 from pageherd.litmus.words import did_you_mean
-from pageherd.machine.verbs import VERBS, Actor, Kind
+from pageherd.machine.verbs import COLLAPSES, MAPPINGS_OF_FILES, VERBS, Actor, Kind
 
 _NO_SOURCE = Source()
 
@@ -162,6 +162,24 @@ def _check_shape(test: Test, source: Source) -> None:
         if len(steps) > limits.MAX_STEPS:
             place = steps[limits.MAX_STEPS].place
             raise source.error(place, f"a test has at most {limits.MAX_STEPS} steps{where}")
+        _check_huge_files(test, steps, source)
+
+
+def _check_huge_files(test: Test, steps: Sequence[Step], source: Source) -> None:
+    """A range maps a range of the file, and what is huge in the file came so from a first touch."""
+    ranges = {name for huge in test.huge for name in (huge.name, *huge.pages)}
+    names = {huge.name for huge in test.huge}
+    of_file = False
+    for step in steps:
+        if step.verb in MAPPINGS_OF_FILES:
+            of_file = of_file or step.arguments[0] in ranges
+            if names & {*step.arguments} and not names >= {*step.arguments}:
+                message = f"'{step.verb}' maps a range of the file at a range of pages"
+                raise source.error(step.verb_place, message, "name two ranges, or two pages")
+    for step in steps:
+        if of_file and step.verb in COLLAPSES:
+            message = f"'{step.verb}' where a huge range is mapped of the file is not supported"
+            raise source.error(step.verb_place, message, "only anonymous pages are collapsed")
 
 
 def _check_variants(test: Test, source: Source) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.folio import set_flag
+from pageherd.machine.huge import set_entry, touch_written
 from pageherd.machine.jit import KernelRecord, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import mmap_read_lock, mmap_read_unlock
@@ -14,7 +14,6 @@ from pageherd.machine.state import (
     FAULT_TOUCH,
     FAULT_WRITE,
     OK,
-    PG_DIRTY,
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_PROTNONE,
@@ -52,11 +51,11 @@ def access(s: State, t: int, k: KernelRecord) -> int:
     mmap_read_unlock(s, t, mm)
     frame = int(s.pte_to[mm, page])
     if int(s.t_fault[t]) & FAULT_TOUCH:
-        if write and (pte & PTE_DIRTY) == 0:
-            set_flag(s, frame, PG_DIRTY)  # follow_page_pte(), FOLL_TOUCH
+        if write:
+            touch_written(s, mm, page)
         s.t_result[t] = OK
     elif write:
-        s.pte[mm, page] = pte | PTE_DIRTY | PTE_SOFT_DIRTY
+        set_entry(s, mm, page, pte | PTE_DIRTY | PTE_SOFT_DIRTY)
         s.content[frame] = s.t_value[t]
         s.cost[COST_WRITES] += 1
         note_store(s, mm, frame, int(s.t_value[t]), False, is_shared(s, mm, page))

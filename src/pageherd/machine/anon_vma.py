@@ -170,11 +170,14 @@ def split_vma(s: State, mm: int, page: int) -> None:
 def can_vma_merge(s: State, k: KernelRecord, mm: int, page: int, beside: int) -> bool:
     """can_vma_merge_before(), can_vma_merge_after(): of a changed VMA with the one beside it.
 
-    An anon_vma may be handed to a VMA that has none, but not one that fork has made.
+    An anon_vma may be handed to a VMA that has none, but not one that fork has made.  Mappings of
+    a file must go on in the file, too.
     """
     other = VM_SOFTDIRTY | VM_ANON_VMA | VM_PTE_TABLE
     vma = int(s.vma[mm, page])
-    if vma & (VM_FILE | VM_HUGETLB) or (vma ^ int(s.vma[mm, beside])) & ~other:
+    if vma & VM_HUGETLB or (vma ^ int(s.vma[mm, beside])) & ~other:
+        return False
+    if vma & VM_FILE and int(s.vma_file[mm, page]) - int(s.vma_file[mm, beside]) != page - beside:
         return False
     its, mine = anon_vma(s, mm, beside), anon_vma(s, mm, page)
     if its == mine:

@@ -2,8 +2,8 @@
 
 There is one file, a memfd, one of hugetlb pages, or one of a disk file system, with as many pages
 as there are page names.  `file_frame` is its page cache: a frame for each page of the file that was
-touched, with a reference of the cache.  A private mapping shows the page cache until its process
-stores; then it gets an anonymous copy.
+touched, with a reference of the cache; `file_folio` has what is different with large folios.  A
+private mapping shows the page cache until its process stores; then it gets an anonymous copy.
 """
 
 from __future__ import annotations
@@ -11,10 +11,21 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
-from pageherd.machine.anon_vma import split_vma
+from pageherd.machine.anon_vma import split_vma, vma_merge
 from pageherd.machine.cow import reuse_entry
 from pageherd.machine.fault import abandon_new, map_new_anon
-from pageherd.machine.folio import alloc_frame, clear_flag, hold_frame, put_page, set_flag, unhold
+from pageherd.machine.file_folio import alloc_for_cache, map_file_page
+from pageherd.machine.folio import (
+    alloc_frame,
+    clear_flag,
+    compound_head,
+    folio_nr_pages,
+    hold_frame,
+    page_ref_add,
+    put_page,
+    set_flag,
+    unhold,
+)
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import (
@@ -32,11 +43,9 @@ from pageherd.machine.pte import (
     is_shared,
     may_write,
     pte_same,
-    set_pte,
     untouched_value,
     wants_no_notice,
 )
-from pageherd.machine.rmap import page_add_rmap
 from pageherd.machine.state import (
     COST_COPIES,
     FAULT_WRITE,
@@ -44,6 +53,7 @@ from pageherd.machine.state import (
     FILE_HUGETLB,
     HOLD_FRAME,
     HOLD_NEW,
+    NONE,
     OK,
     PG_DIRTY,
     PG_FILE,
@@ -70,33 +80,44 @@ MAP_HUGETLB: Final = 2  # of no file of ours: anonymous hugetlb
 
 
 @helper
-def add_to_page_cache(s: State, file: int, frame: int) -> None:
-    """filemap_add_folio(): the caller's reference is the page cache's now."""
-    set_flag(s, frame, PG_FILE)
-    s.frame_index[frame] = file
-    s.file_frame[file] = frame + 1
+def add_to_page_cache(s: State, file: int, head: int) -> None:
+    """filemap_add_folio(): the caller's reference is the page cache's now, of every page of it."""
+    nr = folio_nr_pages(s, head)
+    page_ref_add(s, head, nr - 1)
+    set_flag(s, head, PG_FILE)
+    for i in range(nr):
+        s.frame_index[head + i] = file + i
+        s.file_frame[file + i] = head + i + 1
 
 
 @helper
-def cached_page(s: State, t: int, file: int) -> int:
+def cached_page(s: State, t: int, vma: int, file: int) -> int:
     """shmem_get_folio(), filemap_fault(): the frame of a page of the file, a new one if need be.
 
-    It holds what the disk has, or zeros.
+    It holds what the disk has, or zeros.  `vma` is what asks for it, 0 of read() and write().
     """
     if s.file_frame[file] == 0:
-        frame = alloc_frame(s)
-        s.content[frame] = s.file_content[file]
-        add_to_page_cache(s, file, frame)
-        lru_cache_add(s, t, frame)
+        head = alloc_for_cache(s, vma, file)
+        if head == NONE:
+            return NONE  # the alarm is raised
+        nr = folio_nr_pages(s, head)
+        first = file - file % nr
+        for i in range(nr):
+            s.content[head + i] = s.file_content[first + i]
+        add_to_page_cache(s, first, head)
+        lru_cache_add(s, t, head)
     return int(s.file_frame[file]) - 1
 
 
 @helper
 def remove_from_page_cache(s: State, frame: int) -> None:
-    """filemap_remove_folio(): the page is in no file any more, and the cache lets it go."""
-    s.file_frame[int(s.frame_index[frame])] = 0
-    clear_flag(s, frame, PG_FILE | PG_DIRTY | PG_PRIVATE)
-    put_page(s, frame)
+    """filemap_remove_folio(): its pages are in no file any more, and the cache lets it go."""
+    head, nr = compound_head(s, frame), folio_nr_pages(s, frame)
+    for each in range(head, head + nr):
+        s.file_frame[int(s.frame_index[each])] = 0
+    clear_flag(s, head, PG_FILE | PG_DIRTY | PG_PRIVATE)
+    page_ref_add(s, head, 1 - nr)
+    put_page(s, head)
 
 
 @helper
@@ -134,26 +155,30 @@ def flags_of_mapping(s: State, kind: int) -> int:
 
 @step(steps.MMAP_FILE)
 def mmap_file(s: State, t: int, k: KernelRecord) -> int:
-    """mmap(MAP_FIXED) of the file: page t_ref of the file, private or shared; or MAP_HUGETLB.
+    """mmap(MAP_FIXED) of the file: from its page t_ref on, private or shared; or MAP_HUGETLB.
 
     hugetlbfs_file_mmap(): ENOMEM if its page cannot be reserved; the address is empty by now.
     """
-    mm, page = int(s.t_mm[t]), int(s.t_other[t]) - 1
-    split_vma(s, mm, page)
-    split_vma(s, mm, page + 1)
+    mm, first, end = int(s.t_mm[t]), int(s.t_first[t]), int(s.t_end[t])
+    split_vma(s, mm, first)
+    split_vma(s, mm, end)
     flags = flags_of_mapping(s, int(s.t_fault[t]))
-    s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | flags
-    if flags & VM_FILE:
-        s.vma_file[mm, page] = int(s.t_ref[t]) + 1
-    if flags & VM_HUGETLB and not reserve(s, mm, page):
-        s.vma[mm, page] = 0
-        s.vma_file[mm, page] = 0
-        mmap_write_unlock(s, mm)
-        s.t_result[t] = SEGV
-        return steps.IDLE
-    if s.mm_merge_any[mm] != 0:
-        ksm_add_vma(s, mm, page)
-    s.want[mm, page] = untouched_value(s, mm, page)
+    for i in range(end - first):
+        page = first + i
+        s.vma[mm, page] = VM_MAPPED | VM_READ | VM_WRITE | VM_SOFTDIRTY | flags
+        if flags & VM_FILE:
+            s.vma_file[mm, page] = int(s.t_ref[t]) + i + 1
+        if flags & VM_HUGETLB and not reserve(s, mm, page):
+            s.vma[mm, page] = 0
+            s.vma_file[mm, page] = 0
+            mmap_write_unlock(s, mm)
+            s.t_result[t] = SEGV
+            return steps.IDLE
+        if s.mm_merge_any[mm] != 0:
+            ksm_add_vma(s, mm, page)
+        s.want[mm, page] = untouched_value(s, mm, page)
+    if not flags & VM_HUGETLB:
+        vma_merge(s, k, mm, first, end)
     mmap_write_unlock(s, mm)
     s.t_result[t] = OK
     return steps.IDLE
@@ -172,7 +197,9 @@ def file_fault(s: State, t: int, k: KernelRecord) -> int:
     file = int(s.vma_file[mm, page]) - 1
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, t, file)
+    frame = cached_page(s, t, int(s.vma[mm, page]), file)
+    if frame == NONE:
+        return steps.IDLE
     trylock_page(s, t, frame)
     hold_frame(s, t, frame)
     if (int(s.t_fault[t]) & FAULT_WRITE) == 0 or is_shared(s, mm, page):
@@ -204,7 +231,8 @@ def put_cached(s: State, t: int) -> None:
 def file_map(s: State, t: int, k: KernelRecord) -> int:
     """finish_fault(): map the copy, or the file's page itself, if the entry is still empty.
 
-    An entry of a private mapping is never writable while it maps the page cache.
+    Of a large folio more may be mapped.  An entry of a private mapping is never writable while it
+    maps the page cache.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):
@@ -225,8 +253,7 @@ def file_map(s: State, t: int, k: KernelRecord) -> int:
         frame = int(s.t_frame[t])
         if write:
             tell_of_store(s, frame)  # do_page_mkwrite(), fault_dirty_shared_page()
-        page_add_rmap(s, t, k, frame, mm, page)
-        set_pte(s, mm, page, pte, frame)
+        map_file_page(s, t, k, mm, page, frame, pte)
         unlock_page(s, frame)
         unhold(s, t, HOLD_FRAME)  # the reference is the mapping's now
     return int(s.t_return[t])
@@ -259,7 +286,7 @@ def read_file(s: State, t: int, k: KernelRecord) -> int:
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
     if s.file_kind == FILE_DISK:
-        cached_page(s, t, file)
+        cached_page(s, t, 0, file)
     s.t_result[t] = file_value(s, file)
     return steps.IDLE
 
@@ -276,7 +303,7 @@ def write_file(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, t, file)
+    frame = cached_page(s, t, 0, file)
     s.content[frame] = s.t_value[t]
     tell_of_store(s, frame)
     note_file_store(s, frame, int(s.t_value[t]))

@@ -105,12 +105,6 @@ def page_maybe_dma_pinned(s: State, frame: int) -> bool:
 
 
 @helper
-def is_anon(s: State, frame: int) -> bool:
-    """PageAnon(): every frame but the zero page and those of the page cache."""
-    return frame != ZERO_FRAME and (int(s.page_flags[frame]) & PG_FILE) == 0
-
-
-@helper
 def is_exclusive(s: State, frame: int) -> bool:
     """PageAnonExclusive()."""
     return (int(s.page_flags[frame]) & PG_EXCLUSIVE) != 0
@@ -149,6 +143,12 @@ def clear_flag(s: State, frame: int, flag: int) -> None:
 @helper
 def has_flag(s: State, frame: int, flag: int) -> bool:
     return (int(s.page_flags[flag_holder(s, frame, flag)]) & flag) != 0
+
+
+@helper
+def is_anon(s: State, frame: int) -> bool:
+    """PageAnon(): every frame but the zero page and those of the page cache."""
+    return frame != ZERO_FRAME and not has_flag(s, frame, PG_FILE)
 
 
 @helper

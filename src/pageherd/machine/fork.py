@@ -64,6 +64,7 @@ from pageherd.machine.state import (
     UNUSED,
     VM_ANON_VMA,
     VM_DONTCOPY,
+    VM_FILE,
     VM_LOCKED,
     VM_MAPPED,
     VM_PTE_TABLE,
@@ -126,8 +127,10 @@ def needs_copy(s: State, t: int, k: KernelRecord, mm: int, child: int, page: int
     """vma_needs_copy(): a mapping without anon_vma holds nothing that a fault would not bring back.
 
     That is zero pages and pages of files; but not what a userfaultfd protects.  Of hugetlb some
-    kernels copy all the same.
+    kernels copy all the same.  Nor is a PMD entry of a file ever copied (copy_huge_pmd()).
     """
+    if pte_of(s, mm, page) & PTE_HUGE and int(s.vma[mm, page]) & VM_FILE:
+        return False
     if int(s.vma[mm, page]) & VM_ANON_VMA:
         return True
     if is_hugetlb(s, mm, page) and ask(s, t, k, HUGETLB_FORK_COPIES, 0):

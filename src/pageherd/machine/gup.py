@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
-from pageherd.machine.anon_vma import pmd_first
 from pageherd.machine.folio import (
     free_if_unused,
     is_anon,
@@ -22,7 +21,7 @@ from pageherd.machine.folio import (
     set_flag,
     unhold,
 )
-from pageherd.machine.huge import set_pmd
+from pageherd.machine.huge import set_entry, touch_written
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import mmap_read_lock, mmap_read_unlock, ptl_taken
@@ -287,11 +286,11 @@ def touch(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
 
     touch_pmd() of some kernels makes an entry dirty that is only read.
     """
-    pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
-    if int(s.t_foll[t]) & FOLL_WRITE and (pte & PTE_DIRTY) == 0:
-        set_flag(s, frame, PG_DIRTY)
-    if pte & PTE_HUGE and ask(s, t, k, TOUCH_DIRTIES, frame):
-        set_pmd(s, mm, page, pte | PTE_DIRTY, int(s.pte_to[mm, pmd_first(s, page)]))
+    pte = pte_of(s, mm, page)
+    if int(s.t_foll[t]) & FOLL_WRITE:
+        touch_written(s, mm, page)
+    elif pte & PTE_HUGE and ask(s, t, k, TOUCH_DIRTIES, int(s.pte_to[mm, page])):
+        set_entry(s, mm, page, pte | PTE_DIRTY)
 
 
 @step(steps.GUP_SLOW)

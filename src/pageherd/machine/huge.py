@@ -56,11 +56,21 @@ from pageherd.machine.state import (
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_WRITE,
+    VM_FILE,
     VM_HUGEPAGE,
     VM_PTE_TABLE,
     ZERO_FRAME,
     ask,
 )
+
+
+@helper
+def huge_order(s: State) -> int:
+    """HPAGE_PMD_ORDER."""
+    order = 0
+    while 1 << order < s.nr_huge:
+        order += 1
+    return order
 
 
 @helper
@@ -115,14 +125,36 @@ def set_pmd(s: State, mm: int, page: int, pte: int, head: int) -> None:
 
 
 @helper
+def set_entry(s: State, mm: int, page: int, pte: int) -> None:
+    """What maps `page` becomes `pte`, which maps the same: all of a PMD entry."""
+    if pte & PTE_HUGE:
+        set_pmd(s, mm, page, pte, int(s.pte_to[mm, pmd_first(s, page)]))
+    else:
+        s.pte[mm, page] = pte
+
+
+@helper
+def touch_written(s: State, mm: int, page: int) -> None:
+    """FOLL_TOUCH of what is to be written: a PMD entry becomes dirty, of any other its page."""
+    pte = pte_of(s, mm, page)
+    if pte & PTE_HUGE:
+        set_entry(s, mm, page, pte | PTE_DIRTY | PTE_SOFT_DIRTY)  # touch_pmd()
+    elif (pte & PTE_DIRTY) == 0:
+        set_flag(s, int(s.pte_to[mm, page]), PG_DIRTY)  # follow_page_pte()
+
+
+@helper
 def split_huge_pmd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
     """__split_huge_pmd(): the same pages mapped one by one; cannot fail.
 
     A dirty entry makes the folio dirty.  Entries that stay dirty are soft-dirty too: x86's
-    pte_mkdirty().
+    pte_mkdirty().  That of a file's folio just goes.
     """
     pte = pte_of(s, mm, page)
     if (pte & PTE_HUGE) == 0:
+        return
+    if int(s.vma[mm, page]) & VM_FILE:
+        unmap_file_pmd(s, t, k, mm, page)
         return
     head = int(s.pte_to[mm, pmd_first(s, page)])
     map_by_pages(s, t, k, mm, page)
@@ -133,6 +165,23 @@ def split_huge_pmd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> Non
     pte = pte & ~PTE_HUGE | PTE_SOFT_DIRTY if stays else pte & ~(PTE_HUGE | PTE_DIRTY)
     for i in range(s.nr_huge):
         set_pte(s, mm, pmd_first(s, page) + i, pte, head + i)
+
+
+@helper
+def unmap_file_pmd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """__split_huge_pmd_locked() of a file: faults will find its pages again in the page cache.
+
+    It leaves no page table.  A migration entry counts nothing.
+    """
+    pte, first = pte_of(s, mm, page), pmd_first(s, page)
+    head = int(s.pte_to[mm, first])
+    set_pmd(s, mm, page, 0, ZERO_FRAME)
+    s.cost[COST_TLB_FLUSHES] += 1
+    if pte & PTE_PRESENT:
+        if pte & PTE_DIRTY:
+            set_flag(s, head, PG_DIRTY)
+        folio_remove_rmap_pmd(s, t, k, head, mm, first)
+        put_page(s, head)
 
 
 @helper
@@ -172,10 +221,7 @@ def split_unless_covered(
 @step(steps.HUGE_ALLOC)
 def huge_alloc(s: State, t: int, k: KernelRecord) -> int:
     """vma_alloc_anon_folio_pmd(): a zeroed folio, allocated without the page-table lock."""
-    order = 0
-    while 1 << order < s.nr_huge:
-        order += 1
-    s.t_new[t] = alloc_folio(s, order)
+    s.t_new[t] = alloc_folio(s, huge_order(s))
     if s.t_new[t] == NONE:
         return steps.IDLE  # the alarm is raised
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
@@ -262,12 +308,20 @@ def do_huge_pmd_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -
 
 @step(steps.HUGE_WP)
 def huge_wp(s: State, t: int, k: KernelRecord) -> int:
-    """do_huge_pmd_wp_page(): under the page-table lock, if the entry is still the one seen."""
+    """wp_huge_pmd(): under the page-table lock, if the entry is still the one seen.
+
+    That of a file's folio goes, and the fault goes on as one on nothing (VM_FAULT_FALLBACK): so an
+    unshare fault, which is no write, maps the huge page again.
+    """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
     if not pte_same(s, t, mm, page):
         return int(s.t_return[t])
+    if int(s.vma[mm, page]) & VM_FILE:
+        split_huge_pmd(s, t, k, mm, page)
+        remember_pte(s, t, mm, page)
+        return steps.FILE_FAULT
     return do_huge_pmd_wp_page(s, t, k, mm, page)
 
 

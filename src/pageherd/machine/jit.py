@@ -275,7 +275,10 @@ def _checked(function: RuleFunction, question: int) -> RuleFunction:
 
 _COMPILED: Final = (
     *("machine/*.py", "rules/*.py", "promises/*.py"),
-    *(f"search/{name}.py" for name in ("store", "work", "packing", "forget", "canonical", "expand")),
+    *(
+        f"search/{name}.py"
+        for name in ("store", "work", "packing", "forget", "canonical", "expand")
+    ),
 )
 """The sources of compiled functions."""
 _KEPT: Final = 6  # versions; each takes some 50 MB

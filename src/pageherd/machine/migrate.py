@@ -60,6 +60,7 @@ from pageherd.machine.rmap import (
     find_mapping,
     folio_add_rmap_pmd,
     folio_remove_rmap_pmd,
+    is_of_folio,
     keeps_index,
     page_add_rmap,
     page_remove_rmap,
@@ -102,7 +103,7 @@ from pageherd.machine.state import (
     ZERO_FRAME,
     ask,
 )
-from pageherd.machine.swap import in_swap_cache
+from pageherd.machine.swap import has_mapping, in_swap_cache
 
 # t_other: who asks
 BY_MOVE_PAGES: Final = 1  # MIGRATE_SYNC: waits for write-back
@@ -285,7 +286,7 @@ def find_migration_entry(s: State, frame: int, now: int, seen: int) -> int:
             first = int(s.frame_index[now])
             last = min(last, first + nr)
         for page in range(first, last):
-            if file != 0 and s.vma_file[mm, page] != file:
+            if file != 0 and not is_of_folio(s, mm, page, file, nr):
                 continue
             s.cost[COST_RMAP_STEPS] += int(mm * int(s.nr_pages) + page >= seen)
             named = frame <= s.pte_to[mm, page] < frame + nr
@@ -355,18 +356,13 @@ def take_over(s: State, old: int, new: int) -> None:
         page_ref_add(s, new, nr)
         page_ref_add(s, old, -nr)
     if has_flag(s, old, PG_FILE):
-        s.file_frame[int(s.frame_index[old])] = new + 1
+        for i in range(nr):
+            s.file_frame[int(s.frame_index[old + i])] = new + i + 1
         kept = int(s.page_flags[old]) & (PG_FILE | PG_PRIVATE)
         clear_flag(s, old, kept)
         set_flag(s, new, kept)
-        page_ref_add(s, new, 1)
-        page_ref_add(s, old, -1)
-
-
-@helper
-def has_mapping(s: State, frame: int) -> bool:
-    """page_mapping(): whether the folio can be looked up, in the swap cache or the page cache."""
-    return in_swap_cache(s, frame) or has_flag(s, frame, PG_FILE)
+        page_ref_add(s, new, nr)
+        page_ref_add(s, old, -nr)
 
 
 @helper

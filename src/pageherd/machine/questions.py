@@ -182,7 +182,9 @@ FREE_SKIPS: Final = 114
 FREE_SKIPS_PMD: Final = 115
 HUGETLB_FORK_COPIES: Final = 116
 HUGETLB_SOFT_DIRTY: Final = 117
-NR_QUESTIONS: Final = 118
+FILE_MAPS_WHOLE: Final = 118
+FILE_PMD_ADVICE: Final = 119
+NR_QUESTIONS: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -499,6 +501,16 @@ QUESTIONS: Final = (
         HUGETLB_SOFT_DIRTY,
         "once soft-dirty bits are cleared, is a shared hugetlb page that mprotect() makes writable"
         " read-only until it is written?",
+        _YES_NO,
+    ),
+    Question(
+        FILE_MAPS_WHOLE,
+        "does a fault map all pages of a large folio of a file by entries of their own?",
+        _YES_NO,
+    ),
+    Question(
+        FILE_PMD_ADVICE,
+        "does MADV_NOHUGEPAGE keep a fault from mapping a file's huge page by a PMD entry?",
         _YES_NO,
     ),
 )

@@ -7,6 +7,7 @@ from pageherd.machine.folio import (
     folio_nr_pages,
     has_flag,
     has_stable_node,
+    is_anon,
     is_ksm,
     is_large,
     set_flag,
@@ -66,21 +67,25 @@ def page_remove_rmap(s: State, t: int, k: KernelRecord, frame: int, mm: int, pag
 
     A large folio that is mapped in part queues for splitting (deferred_split_folio()): until then
     its other pages keep the memory of the unmapped one.  Not from the swap cache, where reclaim is
-    at work on it.
+    at work on it; nor a folio of a file, which has all of its pages.
     """
     count = ask_count(s, t, k, COUNT_ON_UNMAP, frame, mm, page)
     if not out_of_range(s, count):
         s.mapcount[frame] = count
-    queues = is_large(s, frame) and s.frame_slot[frame] == 0
+    queues = is_large(s, frame) and s.frame_slot[frame] == 0 and is_anon(s, frame)
     if queues and ask(s, t, k, STILL_MAPPED, frame):
         set_flag(s, frame, PG_PARTIALLY_MAPPED)
 
 
 @helper
 def folio_add_rmap_pmd(s: State, t: int, k: KernelRecord, head: int, mm: int, page: int) -> None:
-    """folio_add_anon_rmap_pmd(): one entry maps the whole folio at `page` and after."""
+    """folio_add_anon_rmap_pmd(): one entry maps the whole folio at `page` and after.
+
+    The index of a page of a file stays (folio_add_file_rmap_pmd()).
+    """
     for i in range(folio_nr_pages(s, head)):
-        s.frame_index[head + i] = page + i
+        if is_anon(s, head):
+            s.frame_index[head + i] = page + i
     count = ask_count(s, t, k, COUNT_ON_MAP_PMD, head, mm, page)
     if not out_of_range(s, count):
         s.entire_mapcount[head] = count
@@ -113,6 +118,12 @@ def file_index(s: State, head: int) -> int:
 
 
 @helper
+def is_of_folio(s: State, mm: int, page: int, file: int, nr: int) -> bool:
+    """Whether `page` of `mm` is a mapping of one of the `nr` pages of the file from `file` on."""
+    return bool(file <= s.vma_file[mm, page] < file + nr)
+
+
+@helper
 def maps_folio_here(s: State, mm: int, page: int, head: int) -> bool:
     """Whether `page` of `mm` maps a page of the folio at `head`."""
     if (int(s.pte[mm, page]) & PTE_PRESENT) == 0:
@@ -128,7 +139,7 @@ def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
     rmap_walk_anon(): a folio keeps its index, so an entry for each of its pages is looked at in
     every process, unless pages were moved by mremap.  NONE when there is no further mapping.  Of a
     KSM page without a node in the stable tree rmap_walk_ksm() finds none.  rmap_walk_file() looks
-    at every mapping of that page of the file, also at private ones that have a copy of their own.
+    at every mapping of those pages of the file, also at private ones that have copies of their own.
     """
     head = compound_head(s, frame)
     if is_ksm(s, head) and not has_stable_node(s, head):
@@ -143,7 +154,7 @@ def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
             index = int(s.frame_index[head])
             first, last = max(first, index), min(last, index + nr)
         for page in range(first, last):
-            if file != 0 and s.vma_file[mm, page] != file:
+            if file != 0 and not is_of_folio(s, mm, page, file, nr):
                 continue
             s.cost[COST_RMAP_STEPS] += 1
             if maps_folio_here(s, mm, page, head):

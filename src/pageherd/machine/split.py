@@ -19,7 +19,7 @@ from pageherd.machine.folio import (
     set_exclusive,
     set_flag,
 )
-from pageherd.machine.huge import map_by_pages, one_vma, set_pmd
+from pageherd.machine.huge import huge_order, map_by_pages, one_vma, set_pmd, split_huge_pmd
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import (
@@ -51,6 +51,7 @@ from pageherd.machine.state import (
     NONE,
     OK,
     PG_DIRTY,
+    PG_FILE,
     PG_ISOLATED,
     PG_LRU,
     PG_PARTIALLY_MAPPED,
@@ -76,16 +77,16 @@ from pageherd.machine.state import (
     ZERO_FRAME,
     ask,
 )
-from pageherd.machine.swap import in_swap_cache
+from pageherd.machine.swap import has_mapping, in_swap_cache
 
 
 @helper
 def can_split_folio(s: State, t: int, k: KernelRecord, head: int, held: int) -> bool:
-    """can_split_folio(): all references are mappings, the swap cache's, and `held` of the caller.
+    """can_split_folio(): all references are mappings, a cache's, and `held` of the caller.
 
     The kernel looks once before it unmaps the folio, and again when it freezes the refcount.
     """
-    cached = folio_nr_pages(s, head) if in_swap_cache(s, head) else 0
+    cached = folio_nr_pages(s, head) if has_mapping(s, head) else 0
     return page_count(s, head) == ask(s, t, k, COUNT_FOLIO, head) + cached + held
 
 
@@ -104,13 +105,15 @@ def split_folio(s: State, t: int, k: KernelRecord, head: int, held: int) -> bool
 
     They stay with the first page.  Entries become migration entries and come back, which nobody can
     see meanwhile: faults wait for the folio lock (`through_migration` says what they keep).
-    A page that nothing maps is free afterwards.
+    A page that nothing maps is free afterwards.  Those of a file do not come back.
     """
     if not can_split_folio(s, t, k, head, held) or has_flag(s, head, PG_WRITEBACK):
         return False
     if not may_unmap_all(s, t, k, head):
         return False
     nr, pages = folio_nr_pages(s, head), int(s.nr_pages)
+    if not is_anon(s, head):
+        unmap_file_folio(s, t, k, head)
     at = find_mapping(s, head, 0, 0)
     while at != NONE:
         mm, page = at // pages, at % pages
@@ -130,6 +133,25 @@ def split_folio(s: State, t: int, k: KernelRecord, head: int, held: int) -> bool
     for frame in range(head, head + nr):
         free_if_unused(s, frame)
     return True
+
+
+@helper
+def unmap_file_folio(s: State, t: int, k: KernelRecord, head: int) -> None:
+    """unmap_folio(), try_to_unmap_one() with TTU_SPLIT_HUGE_PMD: a file's entries go for good."""
+    pages = int(s.nr_pages)
+    at = find_mapping(s, head, 0, 0)
+    while at != NONE:
+        mm, page = at // pages, at % pages
+        pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
+        if pte & PTE_HUGE:
+            split_huge_pmd(s, t, k, mm, page)
+        else:
+            set_pte(s, mm, page, 0, 0)
+            page_remove_rmap(s, t, k, frame, mm, page)
+            page_ref_add(s, head, -1)
+            if pte & PTE_DIRTY:
+                set_flag(s, head, PG_DIRTY)
+        at = find_mapping(s, head, (at + 1) // pages, (at + 1) % pages)
 
 
 @helper
@@ -175,7 +197,7 @@ def map_zero_page(s: State, t: int, k: KernelRecord, frame: int) -> None:
 @helper
 def dissolve(s: State, t: int, k: KernelRecord, head: int, nr: int) -> None:
     """__split_huge_page(): each page has its own counts, flags and place on the LRU list now."""
-    dirty = has_flag(s, head, PG_DIRTY)
+    dirty, of_file = has_flag(s, head, PG_DIRTY), has_flag(s, head, PG_FILE)
     clear_flag(s, head, PG_PARTIALLY_MAPPED)
     pages = int(s.nr_pages)
     for frame in range(head, head + nr):
@@ -188,9 +210,11 @@ def dissolve(s: State, t: int, k: KernelRecord, head: int, nr: int) -> None:
         s.mm_id_mapcount[frame, 0] = 0
         s.mm_id_mapcount[frame, 1] = 0
         s.mapcount[frame] = 0
-        s.refcount[frame] = 1 if in_swap_cache(s, frame) else 0
+        s.refcount[frame] = 1 if in_swap_cache(s, frame) or of_file else 0
         if dirty:
             set_flag(s, frame, PG_DIRTY)
+        if of_file:
+            set_flag(s, frame, PG_FILE)
         if frame != head:
             set_flag(s, frame, PG_LRU)
             clear_flag(s, frame, PG_ISOLATED)
@@ -322,10 +346,7 @@ def collapse(s: State, t: int, k: KernelRecord) -> int:
 @helper
 def collapse_pages(s: State, t: int, k: KernelRecord, mm: int, first: int) -> None:
     """__collapse_huge_page_copy(), and the new entry: writable and dirty, exclusive at birth."""
-    order = 0
-    while 1 << order < s.nr_huge:
-        order += 1
-    new = alloc_folio(s, order)
+    new = alloc_folio(s, huge_order(s))
     if new == NONE:
         return
     for i in range(s.nr_huge):

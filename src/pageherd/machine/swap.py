@@ -18,6 +18,7 @@ from pageherd.machine.state import (
     BYPASSED,
     NONE,
     PG_DIRTY,
+    PG_FILE,
     PG_WRITEBACK,
     SWAP_NONE,
     ask,
@@ -29,6 +30,12 @@ from pageherd.machine.state import (
 def in_swap_cache(s: State, frame: int) -> bool:
     """PageSwapCache()."""
     return int(s.frame_slot[frame]) != 0
+
+
+@helper
+def has_mapping(s: State, frame: int) -> bool:
+    """page_mapping(): whether the folio can be looked up, in the swap cache or the page cache."""
+    return in_swap_cache(s, frame) or has_flag(s, frame, PG_FILE)
 
 
 @helper

@@ -83,6 +83,7 @@ VERBS: Mapping[str, Verb] = _table(
         Result.STATUS,
         "mmap(MAP_PRIVATE|MAP_FIXED) of the file, of its page of that or another name",
         optional=1,
+        ranges=True,
     ),
     Verb(
         "mmap_shared",
@@ -90,6 +91,7 @@ VERBS: Mapping[str, Verb] = _table(
         Result.STATUS,
         "mmap(MAP_SHARED|MAP_FIXED) of the file, of its page of that or another name",
         optional=1,
+        ranges=True,
     ),
     Verb("mmap_hugetlb", _PAGE, Result.STATUS, "mmap(MAP_PRIVATE|MAP_ANONYMOUS|MAP_HUGETLB)"),
     Verb("read_file", _PAGE, Result.VALUE, "pread() of a page of the file"),
@@ -217,6 +219,8 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("swapoff", (), Result.STATUS, "swapoff()", _KERNEL),
 )
 
+MAPPINGS_OF_FILES = ("mmap_file", "mmap_shared")
+COLLAPSES = ("collapse", "process_madvise_collapse", "khugepaged")
 FILE_VERBS = ("mmap_file", "mmap_shared", "read_file", "write_file", "sync_file")
 FLAG_WORDS = ("write", "force", "longterm", "fast")
 FEATURE_WORDS = ("event-fork", "event-remap", "wp-unpopulated", "wp-async", "rwp", "rwp-async")

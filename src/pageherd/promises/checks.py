@@ -219,7 +219,8 @@ def check_folio(s: State, k: KernelRecord, head: int) -> None:
         return
     entries, mms = count_folio(s, head)
     references += entries + int(s.frame_batch[head] != 0)
-    references += int(has_flag(s, head, PG_FILE))  # the page cache's
+    if has_flag(s, head, PG_FILE):
+        references += folio_nr_pages(s, head)  # the page cache's
     references += int(has_flag(s, head, PG_HWPOISON))  # memory_failure()'s
     for frame in range(head, head + folio_nr_pages(s, head)):
         references += int(in_swap_cache(s, frame))

@@ -24,7 +24,7 @@ from pageherd.real.generate import random_test, steerable_verbs
 from pageherd.real.judge import check_returns
 from pageherd.real.observe import Sight
 from pageherd.real.outcomes import Outcomes
-from pageherd.real.results import Run
+from pageherd.real.results import Probes, Run
 from pageherd.real.steer import NotSteerable, Steered, steer
 from pageherd.real.target import Batch, Report, Target, by_swap, sight_of
 from pageherd.rules.choose import Kernel, choose, record
@@ -96,6 +96,7 @@ class Conform:
     sight: Sight
     verbs: list[str]
     swaps: tuple[SwapKind, ...]
+    probes: Probes
 
     def run(self, programs: int, seed: int, *, most: int = 3, progress: Progress) -> Tally:
         """Run so many random programs; stop early after `most` divergences.
@@ -134,6 +135,9 @@ class Conform:
         pieces = self.target.in_pieces
         steered = steer(test, "base", self.kernel, chosen=False, in_pieces=pieces)[0]
         check_returns(steered, self.table)
+        for probe in steered.needs - {"swap"}:
+            if (text := self.probes.missing(probe)) is not None:
+                raise NotSteerable(text)
         if test.hugetlb_pool is not None:
             self.check_pool(steered)
         return steered
@@ -288,4 +292,5 @@ def prepare(target: Target, spec: str | None = None) -> Conform:
         sight_of(report.probes),
         verbs,
         tuple(swaps) or ("none",),
+        report.probes,
     )

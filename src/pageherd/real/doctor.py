@@ -72,6 +72,9 @@ _PROBES: Final[Mapping[str, _Probe]] = MappingProxyType(
             "MADV_HWPOISON, MADV_SOFT_OFFLINE", "use a VM, whose kernel has CONFIG_MEMORY_FAILURE"
         ),
         "hugetlb": _Probe("huge pages of 2 MiB", f"{_AS_ROOT}; CONFIG_HUGETLBFS"),
+        "thp-shmem": _Probe(
+            "huge pages of a memfd", f"{_AS_ROOT}; CONFIG_TRANSPARENT_HUGEPAGE, debugfs mounted"
+        ),
         "pipe": _Probe("vmsplice() into pipes", "raise fs.pipe-user-pages-soft"),
         "io_uring": _Probe("io_uring, registered buffers", "sysctl kernel.io_uring_disabled=0"),
         "nbd": _Probe("O_DIRECT reads held by nbd", f"{_AS_ROOT}; modprobe nbd; or use a VM"),

@@ -22,7 +22,7 @@ from pageherd.litmus.syntax import (
     SwapKind,
     Test,
 )
-from pageherd.machine.verbs import FILE_VERBS, VERBS, Kind, Result
+from pageherd.machine.verbs import FILE_VERBS, MAPPINGS_OF_FILES, VERBS, Kind, Result
 from pageherd.real import ksmd
 from pageherd.real.levers import LEVERS
 from pageherd.real.steer import MOVES
@@ -99,6 +99,10 @@ WITHOUT_KSM: Final = frozenset(("swapoff",))
 """It goes from process to process and copies merged pages; the machine goes from slot to slot."""
 WITHOUT_RANGES: Final = frozenset(("reclaim", "swapoff", "mlock", "soft_offline"))
 """After fork a range with a locked part is two VMAs alike; the machine takes them for one."""
+WITHOUT_SHMEM: Final = WITHOUT_RANGES | {
+    *("pageout", "sync_file", "mmap_hugetlb", "collapse", "process_madvise_collapse", "free"),
+}
+"""Of huge ranges of the file: what would swap it out, and what would collapse it."""
 OF_RANGES: Final = frozenset(
     ("hugepage", "nohugepage", "collapse", "process_madvise_collapse", "split")
 )
@@ -106,6 +110,8 @@ ON_RANGES: Final = frozenset(verb for verb, row in VERBS.items() if row.ranges)
 ONE_IN: Final = 5
 """One program in so many has a file or hugetlb pages; another one a huge range; a third one
 mergeable pages with few different contents."""
+OF_SHMEM: Final = 0.4
+"""Of the programs with a huge range so many have it of a memfd."""
 ON_DISK: Final = 0.3
 """Of those with a file so many have it on disk."""
 HUGETLB_FILE: Final = 0.5
@@ -135,7 +141,8 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
     huge_file = ON_DISK < drawn < HUGETLB_FILE and "mmap_hugetlb" in verbs
     pool = POOLS[seed % len(POOLS)] if ON_DISK < drawn < 1 and "mmap_hugetlb" in verbs else None
     file = drawn < 1 and "mmap_file" in verbs
-    program = _Program(rng, huge, ksm, file, limited=pool is not None)
+    shmem = huge and drawn < 1 + OF_SHMEM and "mmap_file" in verbs
+    program = _Program(rng, huge, ksm, file or shmem, limited=pool is not None)
     left_out = OF_FILES | OF_RANGES
     if disk:
         left_out = WITHOUT_DISK | OF_RANGES
@@ -146,6 +153,8 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
     elif drawn < 1:
         hugetlb = drawn > WITHOUT_HUGETLB
         left_out = WITHOUT_MEMFD | OF_RANGES | (MOVES if hugetlb else {"mmap_hugetlb"})
+    elif shmem:
+        left_out = MOVES | WITHOUT_SHMEM
     elif huge:
         left_out = OF_FILES | MOVES | WITHOUT_RANGES
     left_out |= WITHOUT_KSM if ksm else ksmd.VERBS
@@ -201,7 +210,8 @@ class _Program:
             ]
         if self.file:
             how = self.rng.choices(("mmap_file", "mmap_shared"), k=2)
-            self.steps[:2] = [Step("P", how[0], ("a", "a")), Step("P", how[1], ("b", "a"))]
+            first, second = ("h", "c") if self.huge else ("a", "b")
+            self.steps[:2] = [Step("P", how[0], (first,) * 2), Step("P", how[1], (second, "a"))]
         if self.ksm:
             self.steps += [
                 Step("P", "mergeable", ("a",)),
@@ -243,8 +253,12 @@ class _Program:
             kinds = kinds[: -row.optional]
         ranged = self.huge and verb in ON_RANGES and verb != "mremap"
         for kind in kinds:
-            if ranged and kind is Kind.PAGE and self.rng.random() < 0.4:
-                kind = Kind.HUGE
+            if (
+                ranged
+                and kind is Kind.PAGE
+                and (arguments == [RANGE.name] if arguments else self.rng.random() < 0.4)
+            ):
+                kind = Kind.HUGE  # then a second one, too: all of a range maps all of it
             argument = self.argument(kind, arguments)
             if argument is None:
                 return None
@@ -252,6 +266,8 @@ class _Program:
         other = str(getattr(arguments[0], "page", "")) if arguments else ""
         if verb == "process_madvise_collapse" and other not in RANGE.pages:
             return None  # another range
+        if self.huge and not self.maps_alike(verb, arguments):
+            return None
         if verb == "release":
             self.held.remove(str(arguments[0]))
         if result is not None:
@@ -259,6 +275,13 @@ class _Program:
             self.held.append(result)
         thread = "kernel" if row.actor.value == "kernel" else self.rng.choice(self.alive)
         return Step(thread, verb, tuple(arguments), result)
+
+    @staticmethod
+    def maps_alike(verb: str, arguments: list[Argument]) -> bool:
+        """Whether what maps the file, and what it maps of it, have the same width and room."""
+        if verb not in MAPPINGS_OF_FILES or len(arguments) == 1:
+            return True
+        return arguments in ([RANGE.name] * 2, ["c", "a"])
 
     @property
     def pages(self) -> tuple[str, ...]:

@@ -113,7 +113,9 @@ def check_returns(program: Steered, table: Any) -> None:
     Raises:
         NotSteerable: the model says that this is what happens.
     """
-    if "hugetlb" not in program.needs:
+    verbs = {step.verb for step in program.program.steps}
+    huge_file = "mmap_file" in verbs and bool(program.test.huge)
+    if "hugetlb" not in program.needs and not huge_file:
         return  # nothing else breaks `progress`
     if "progress" in explore_program(program.program, table).broken:
         raise NotSteerable("the kernel would not come back (progress)")

@@ -17,9 +17,10 @@ kpageflags say of its frame.  The model's state is put into the same words here,
 | exclusive | kpageflags bit 34, PG_anon_exclusive from 5.19 on | `PG_EXCLUSIVE` |
 | soft_dirty | pagemap bit 55 | `PTE_SOFT_DIRTY` or `VM_SOFTDIRTY` |
 | large | kpageflags THP | the frame's folio has several frames |
-| huge | AnonHugePages of smaps; memory without access: not told (v6.1 to v6.5) | `PTE_HUGE` |
+| huge | AnonHugePages and ShmemPmdMapped of smaps; not of memory without access | `PTE_HUGE` |
 
-Of hugetlb pages and pages of files only the first of these and soft_dirty are compared.
+Of hugetlb pages only the first of these and soft_dirty are compared, of pages of files large and
+huge, too.  Memory without access: v6.1 to v6.5 do not tell whether one PMD entry maps it.
 """
 
 from __future__ import annotations
@@ -130,17 +131,22 @@ def real_page(pagemap: int, count: int, flags: int, huge: int | None = None) -> 
         alone=bool(pagemap >> ALONE_BIT & 1),
         soft_dirty=soft_dirty,
     )
-    if flags >> KPF_HUGE & 1 or (flags >> KPF_MMAP & 1 and not flags >> KPF_ANON & 1):
-        return found  # hugetlb and page cache: the other marks mean something else there
+    if flags >> KPF_HUGE & 1:
+        return found
+    found = replace(
+        found,
+        large=None if huge is None else bool(flags >> KPF_THP & 1),
+        huge=None if huge in (None, UNTOLD) else bool(huge),
+        alone=None if huge else found.alone,  # of a PMD entry some releases look at one page only
+    )
+    if flags >> KPF_MMAP & 1 and not flags >> KPF_ANON & 1:
+        return found  # page cache: the other marks mean something else there
     return replace(
         found,
         cached=bool(flags >> KPF_SWAPCACHE & 1),
         dirty=bool(flags >> KPF_DIRTY & 1),
         exclusive=bool(flags >> KPF_ANON_EXCLUSIVE & 1),
         ksm=bool(flags >> KPF_KSM & 1),
-        large=None if huge is None else bool(flags >> KPF_THP & 1),
-        huge=None if huge in (None, UNTOLD) else bool(huge),
-        alone=None if huge else found.alone,  # of a PMD entry some releases look at one page only
     )
 
 
@@ -164,20 +170,25 @@ def model_page(s: State, mm: int, page: int, *, of_head: bool = False) -> Page:
     mapcount = int(((s["pte"] & st.PTE_PRESENT != 0) & (s["pte_to"] == to)).sum())
     found = Page("present", frame=to, mapcount=mapcount, alone=mapcount == 1, soft_dirty=soft_dirty)
     flags = int(s["page_flags"][to])
-    if flags & (st.PG_FILE | st.PG_HUGETLB):
+    if flags & st.PG_HUGETLB:
         return found
     head = int(s["page_flags"][to - int(s["frame_tail"][to])])
     ranges = s["nr_huge"] > 1
     told = ranges and vma & (st.VM_READ | st.VM_WRITE)
+    found = replace(
+        found,
+        large=bool(s["frame_order"][to]) if ranges else None,
+        huge=bool(pte & st.PTE_HUGE) if told else None,
+        alone=None if pte & st.PTE_HUGE or (ranges and not told) else found.alone,
+    )
+    if head & st.PG_FILE:
+        return found
     return replace(
         found,
         cached=bool(s["frame_slot"][to]),
         dirty=bool(head & st.PG_DIRTY),
         exclusive=bool((head if of_head else flags) & st.PG_EXCLUSIVE),
         ksm=bool(flags & st.PG_KSM),
-        large=bool(s["frame_order"][to]) if ranges else None,
-        huge=bool(pte & st.PTE_HUGE) if told else None,
-        alone=None if pte & st.PTE_HUGE or (ranges and not told) else found.alone,
     )
 
 

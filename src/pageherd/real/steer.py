@@ -27,7 +27,7 @@ from pageherd.litmus.syntax import (
     Test,
     steps_of,
 )
-from pageherd.machine.verbs import FILE_VERBS, FLAG_WORDS, VERBS, Kind, Result
+from pageherd.machine.verbs import FILE_VERBS, FLAG_WORDS, MAPPINGS_OF_FILES, VERBS, Kind, Result
 from pageherd.real import ksmd
 from pageherd.real.levers import LEVERS, NOT_STEERABLE, Lever
 from pageherd.rules.choose import Kernel
@@ -37,7 +37,7 @@ MAX_MAYBE: Final = 6  # so many `maybe` steps make 64 programs
 RANGE_WIDTH: Final = 512  # pages of memory in a huge range; its last page stands for all the rest
 MOVES: Final = frozenset(("move", "migrate"))
 SMALL_FOLIO: Final = 4  # pages of the smallest anonymous folio that the kernel can be told of
-NOT_BESIDE_RANGES: Final = frozenset((*FILE_VERBS, "mmap_hugetlb", *MOVES, *ksmd.VERBS))
+NOT_BESIDE_RANGES: Final = frozenset(("sync_file", "mmap_hugetlb", *MOVES, *ksmd.VERBS))
 CALLS: Final = {
     "vmsplice": "vmsplice",
     "io_uring_register": "io-uring",
@@ -176,6 +176,15 @@ def _check_ranges(ranges: tuple[Huge, ...], steps: tuple[Step, ...]) -> None:
             raise NotSteerable("split: of what a reference holds")
         if step.verb == "mremap":
             _check_move(ranges, *map(str, step.arguments))
+        if step.verb in MAPPINGS_OF_FILES:
+            _check_mapped(ranges, *map(str, step.arguments))
+
+
+def _place_of(ranges: tuple[Huge, ...], page: str) -> int:
+    """Where a page is in its range, counted from its end; 0: in none."""
+    return next(
+        (huge.pages.index(page) - len(huge.pages) for huge in ranges if page in huge.pages), 0
+    )
 
 
 def _check_move(ranges: tuple[Huge, ...], page: str, to: str) -> None:
@@ -184,9 +193,22 @@ def _check_move(ranges: tuple[Huge, ...], page: str, to: str) -> None:
     Raises:
         NotSteerable: it may have another one.
     """
-    place = {name: n - len(huge.pages) for huge in ranges for n, name in enumerate(huge.pages)}
-    if to in place and (place.get(page, 0) == -1) != (place[to] == -1):
+    before, after = _place_of(ranges, page), _place_of(ranges, to)
+    if after and (before == -1) != (after == -1):
         raise NotSteerable("mremap: the page of a huge range has another width")
+
+
+def _check_mapped(ranges: tuple[Huge, ...], page: str, of_file: str) -> None:
+    """A page of a range can map one of its width, of a range, too: else a huge one has no room.
+
+    Raises:
+        NotSteerable: the page of the file is another one.
+    """
+    if page in {huge.name for huge in ranges}:
+        return  # all of a range maps all of a range
+    place, wanted = _place_of(ranges, page), _place_of(ranges, of_file)
+    if (place == -1) != (wanted == -1) or (place and not wanted):
+        raise NotSteerable("mmap: the page of the file has another width")
 
 
 def _check_direct_reads(steps: tuple[Step, ...]) -> None:
@@ -283,8 +305,12 @@ def _steered(
     if "cgroup-reclaim" in needs:
         needs.add("swap")
     verbs = {step.verb for step in steps}
+    if huge and verbs & {*FILE_VERBS}:
+        needs.add("thp-shmem")
     file = plain.file_of(BASE)
     if file != MEMFD and verbs & {*FILE_VERBS}:
+        if huge:
+            raise NotSteerable(f"a file of another kind ({file}) beside a huge range")
         needs.add(file)  # its probe
         if file == TMPFILE and "odirect_read" in verbs:  # bio_check_pages_dirty(), bio_dirty_fn()
             raise NotSteerable("odirect_read: a work queue lets go of a page of a file on disk")
@@ -358,7 +384,7 @@ def _with_lever(step: Step, kernel: Kernel, chosen: bool) -> Step:
         raise NotSteerable("userfaultfd: fork and mremap wait until somebody reads its events")
     if step.verb not in LEVERS:
         raise NotSteerable(f"{step.verb}: {NOT_STEERABLE[step.verb]}")
-    if step.verb in ("mmap_file", "mmap_shared"):
+    if step.verb in MAPPINGS_OF_FILES:
         return replace(step, arguments=(step.arguments * 2)[:2])  # of its own page, if not named
     return step
 

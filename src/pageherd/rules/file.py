@@ -22,6 +22,14 @@ def unless_longterm(s: State, t: int, k: KernelRecord, frame: int) -> int:
     return NO if (int(s.t_foll[t]) & both) == both else YES
 
 
+WHOLE = decision_point("huge-file-maps", q.FILE_MAPS_WHOLE, kernel_function="finish_fault")
+WHOLE.group("one-page", "finish_fault, alloc_set_pte; until v6.10, read in 6.1.192", no)
+WHOLE.group("whole-folio", "finish_fault; v6.11 (43e027e41423), read in 6.12.117", yes)
+
+ADVICE = decision_point("huge-file-advice", q.FILE_PMD_ADVICE, kernel_function="do_set_pmd")
+ADVICE.group("ignored", "do_set_pmd; read in 5.10 and 6.1.192", no)
+ADVICE.group("heeded", "do_set_pmd; v6.12 (2b0f922323cc), vma_thp_disabled()", yes)
+
 BUFFERS = decision_point(
     "io-uring-file", q.IO_URING_FILE, kernel_function="io_sqe_buffer_register, io_pin_pages"
 )

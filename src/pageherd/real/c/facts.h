@@ -97,7 +97,7 @@ static void settle(uint64_t frame)
  * or 2 where it does not tell (v6.1 to v6.5 count no page of memory without access). */
 static int is_pmd_mapped(FILE *smaps, const void *address)
 {
-	unsigned long from, to, at = (unsigned long)address, size;
+	unsigned long from, to, at = (unsigned long)address, size, sum = 0;
 	bool here = false;
 	char line[512], access[5] = "";
 
@@ -107,8 +107,11 @@ static int is_pmd_mapped(FILE *smaps, const void *address)
 	while (fgets(line, sizeof(line), smaps)) {
 		if (sscanf(line, "%lx-%lx %4s", &from, &to, access) == 3)
 			here = from <= at && at < to;
-		else if (here && sscanf(line, "AnonHugePages: %lu kB", &size) == 1)
-			return strncmp(access, "---", 3) ? size > 0 : 2;
+		else if (here && (sscanf(line, "AnonHugePages: %lu kB", &size) == 1 ||
+				  sscanf(line, "ShmemPmdMapped: %lu kB", &size) == 1))
+			sum += size;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			return strncmp(access, "---", 3) ? sum > 0 : 2;
 	}
 	return 0;
 }

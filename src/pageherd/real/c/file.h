@@ -50,6 +50,14 @@ static size_t file_unit(void)
 	return file_kind == OF_HUGE_PAGES ? HUGE_SIZE : (size_t)page_size;
 }
 
+/* Where a page of the file is: page after page, or beside huge ranges as its addresses lie. */
+static off_t file_offset(int page)
+{
+	if (!shared->range_pages)
+		return (off_t)page * file_unit();
+	return (off_t)(page < MAX_PAGES ? shared->place[page] : MAX_PAGES * PAGE_GAP) * page_size;
+}
+
 /* Each run of a program begins with a file of zeros. */
 static void file_renew(void)
 {
@@ -58,7 +66,7 @@ static void file_renew(void)
 	if (file_kind == OF_HUGE_PAGES)
 		huge_file = memfd_create("pageherd", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
 	test_file = file_kind == MEMFD ? memfd : file_kind == ON_DISK ? disk_file : huge_file;
-	if (ftruncate(test_file, 0) || ftruncate(test_file, MAX_PAGES * file_unit()))
+	if (ftruncate(test_file, 0) || ftruncate(test_file, file_offset(MAX_PAGES)))
 		test_file = -1; /* every step that needs it fails */
 }
 

@@ -118,6 +118,7 @@ static void probe(void)
 	error = 0;
 	thp_probe(pagemap);
 	report("thp", thp_error);
+	report("thp-shmem", shmem_error);
 	report("thp-split", split_error);
 	report("collapse", thp_error ? thp_error : collapse_works());
 	report("userfaultfd", uffd_works(&no_bit));

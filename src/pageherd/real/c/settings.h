@@ -1,7 +1,7 @@
 /* Settings of the kernel that are changed for a time.  What they were before stands in a file until
  * they are back, for the next run to find if this one is killed (host_swap.py). */
 
-#define MAX_SETTINGS 16
+#define MAX_SETTINGS 20
 
 struct settings {
 	const char *note; /* the file */

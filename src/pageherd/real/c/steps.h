@@ -117,13 +117,13 @@ static int map_droppable(struct step *s)
 /* The file's page s->b; the constant says whether private or shared. */
 static int map_file(struct step *s)
 {
-	size_t size = file_unit();
+	size_t size = file_kind == OF_HUGE_PAGES ? HUGE_SIZE : extent_of(s);
 	void *map;
 
 	if (file_kind != OF_HUGE_PAGES)
 		vacate(s->a);
 	map = mmap(page_at(s->a), size, PROT_READ | PROT_WRITE, s->constant | MAP_FIXED, test_file,
-		   (off_t)s->b * size);
+		   file_offset(s->b));
 	if (map == MAP_FAILED)
 		return -errno;
 	if (file_kind == OF_HUGE_PAGES)
@@ -144,20 +144,30 @@ static int map_huge(struct step *s)
 	return 0;
 }
 
+/* The first bytes of every page of memory that the file's page stands for. */
 static int read_test_file(struct step *s)
 {
-	value_t seen = 0;
-	int error = result_of(pread(test_file, &seen, sizeof(seen), (off_t)s->a * file_unit()));
+	value_t seen = 0, first = 0;
+	int error = 0;
 
-	s->seen = seen;
+	for (int i = 0; i < shared->width[s->a] && !error; i++) {
+		error = result_of(pread(test_file, &seen, sizeof(seen), file_offset(s->a) + i * page_size));
+		first = i ? first : seen;
+		if (!error && seen != first)
+			error = -EILSEQ;
+	}
+	s->seen = first;
 	return error;
 }
 
 static int write_test_file(struct step *s)
 {
 	value_t value = (value_t)s->value;
+	int error = 0;
 
-	return result_of(pwrite(test_file, &value, sizeof(value), (off_t)s->a * file_unit()));
+	for (int i = 0; i < shared->width[s->a] && !error; i++)
+		error = result_of(pwrite(test_file, &value, sizeof(value), file_offset(s->a) + i * page_size));
+	return error;
 }
 
 static int sync_test_file(struct step *s)

@@ -4,6 +4,7 @@
  * the 2 MiB: what is done to it is done to every page of it, so all of them should stay alike. */
 
 #define THP "/sys/kernel/mm/transparent_hugepage/"
+#define FAULT_AROUND "/sys/kernel/debug/fault_around_bytes"
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
@@ -27,11 +28,14 @@ static struct settings thp = {
 		{ THP "hugepages-512kB/enabled", "never" },
 		{ THP "hugepages-1024kB/enabled", "never" },
 		{ THP "hugepages-2048kB/enabled", "inherit" },
+		{ THP "shmem_enabled", "advise" },
+		{ THP "hugepages-2048kB/shmem_enabled", "inherit" },
+		{ FAULT_AROUND, "4096" }, /* a fault maps what it is about */
 		{ "/proc/sys/vm/page-cluster", "0" }, /* pages of a range lie in a row on the swap device */
 	},
 };
 
-static int thp_error = ENOSYS, split_error = ENOSYS, split_file = -1;
+static int thp_error = ENOSYS, shmem_error = ENOSYS, split_error = ENOSYS, split_file = -1;
 static unsigned long huge_failures;
 
 /* A place for khugepaged to look at all the time: else it would look at each new process at once. */
@@ -86,7 +90,8 @@ static unsigned long huge_failures_now(void)
 	char name[64];
 
 	while (file && fscanf(file, "%63s %lu", name, &count) == 2)
-		if (!strcmp(name, "thp_fault_fallback") || !strcmp(name, "thp_collapse_alloc_failed"))
+		if (!strcmp(name, "thp_fault_fallback") || !strcmp(name, "thp_collapse_alloc_failed") ||
+		    !strcmp(name, "thp_file_fallback"))
 			sum += count;
 	if (file)
 		fclose(file);
@@ -139,6 +144,34 @@ static bool is_thp(uint64_t frame)
 	return frame && ask(kpageflags, frame * sizeof(flags), &flags) && flags >> KPF_THP & 1;
 }
 
+/* Whether a memfd has huge pages, and a fault maps no small pages beside its own. */
+static int shmem_works(int pagemap)
+{
+	int fd = memfd_create("pageherd", MFD_CLOEXEC), error = 0;
+	char *map = MAP_FAILED, *page;
+
+	if (access(THP "shmem_enabled", W_OK) || access(FAULT_AROUND, W_OK))
+		error = errno;
+	if (!error && (fd < 0 || ftruncate(fd, HUGE_SIZE)))
+		error = errno;
+	if (!error)
+		map = mmap(NULL, 2 * HUGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (map != MAP_FAILED) {
+		page = (char *)(((uintptr_t)map + HUGE_SIZE - 1) & ~(HUGE_SIZE - 1));
+		if (mmap(page, HUGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED ||
+		    madvise(page, HUGE_SIZE, MADV_HUGEPAGE))
+			error = errno;
+		else
+			*(volatile char *)page = 1;
+		if (!error && !is_thp(frame_in(entry_at(pagemap, page))))
+			error = ENOMEM;
+		munmap(map, 2 * HUGE_SIZE);
+	}
+	if (fd >= 0)
+		close(fd);
+	return error;
+}
+
 /* Whether a huge page is had, and whether one can be split. */
 static void thp_probe(int pagemap)
 {
@@ -163,6 +196,7 @@ static void thp_probe(int pagemap)
 		munmap(map, 2 * HUGE_SIZE);
 	}
 	thp_error = -error;
+	shmem_error = error ? thp_error : shmem_works(pagemap);
 	settings_back(&thp);
 }
 

@@ -1,0 +1,115 @@
+"""Large folios of a memfd: shmem_get_folio(), do_set_pmd(), set_pte_range().
+
+`huge` of transparent huge pages in shmem is `advise`: the first touch through a mapping that is
+advised by MADV_HUGEPAGE fills all of a PMD's pages of the file, if it has none of them yet.
+"""
+
+from __future__ import annotations
+
+from pageherd.machine.anon_folio import pte_range_none
+from pageherd.machine.anon_vma import pmd_first, same_vma
+from pageherd.machine.folio import (
+    alloc_folio,
+    alloc_frame,
+    compound_head,
+    folio_nr_pages,
+    is_large,
+    page_ref_add,
+)
+from pageherd.machine.huge import huge_order, one_vma, set_pmd
+from pageherd.machine.jit import KernelRecord, helper
+from pageherd.machine.layout import State
+from pageherd.machine.pte import set_pte
+from pageherd.machine.questions import FILE_MAPS_WHOLE, FILE_PMD_ADVICE
+from pageherd.machine.rmap import folio_add_rmap_pmd, page_add_rmap
+from pageherd.machine.state import (
+    FILE_MEMFD,
+    VM_HUGEPAGE,
+    VM_NOHUGEPAGE,
+    VM_PTE_TABLE,
+    ask,
+)
+
+
+@helper
+def wants_large_folio(s: State, vma: int, file: int) -> bool:
+    """shmem_is_huge(), and the xa_find() of shmem_alloc_hugepage(): all of the range is a hole.
+
+    `vma` is what the fault comes through; write() has none.
+    """
+    if s.nr_huge <= 1 or s.file_kind != FILE_MEMFD or (vma & VM_HUGEPAGE) == 0:
+        return False
+    first = pmd_first(s, file)
+    if first + int(s.nr_huge) > s.nr_pages:
+        return False
+    for each in range(first, first + int(s.nr_huge)):
+        if s.file_frame[each] != 0:
+            return False
+    return True
+
+
+@helper
+def alloc_for_cache(s: State, vma: int, file: int) -> int:
+    """shmem_alloc_folio(), filemap_alloc_folio(): the folio that is to have page `file`."""
+    return alloc_folio(s, huge_order(s)) if wants_large_folio(s, vma, file) else alloc_frame(s)
+
+
+@helper
+def pmd_suits(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> bool:
+    """do_set_pmd(), transhuge_vma_suitable(): nothing is there, and the folio lies as its VMA does.
+
+    The VMA need not ask for huge pages; some kernels heed it if it does not want any.
+    """
+    first, nr = pmd_first(s, page), int(s.nr_huge)
+    if folio_nr_pages(s, frame) != nr or not one_vma(s, mm, page):
+        return False
+    if (int(s.vma_file[mm, page]) - 1) % nr != page % nr:
+        return False
+    for each in range(first, first + nr):
+        if s.pte[mm, each] != 0 or int(s.vma[mm, each]) & VM_PTE_TABLE:
+            return False
+    unwanted = (int(s.vma[mm, page]) & VM_NOHUGEPAGE) != 0
+    return not (unwanted and ask(s, t, k, FILE_PMD_ADVICE, frame))
+
+
+@helper
+def maps_whole(s: State, t: int, k: KernelRecord, mm: int, first: int, frame: int) -> bool:
+    """finish_fault(): whether the fault maps all pages of the folio, from page `first` on.
+
+    A memfd has no name (i_nlink), so its mappings are what vma_is_anon_shmem() looks for.
+    """
+    nr = folio_nr_pages(s, frame)
+    suits = same_vma(s, mm, first, first + nr - 1) and pte_range_none(s, mm, first, nr)
+    return suits and ask(s, t, k, FILE_MAPS_WHOLE, frame) != 0
+
+
+@helper
+def map_large_folio(
+    s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int, pte: int
+) -> None:
+    """finish_fault() with a page of a large folio: a PMD entry, its own entry, or one for each."""
+    head = compound_head(s, frame)
+    if pmd_suits(s, t, k, mm, page, frame):
+        folio_add_rmap_pmd(s, t, k, head, mm, pmd_first(s, page))
+        set_pmd(s, mm, page, pte, head)
+        return
+    first = page - (frame - head)
+    nr = folio_nr_pages(s, frame) if maps_whole(s, t, k, mm, first, frame) else 1
+    if nr == 1:
+        first, head = page, frame
+    page_ref_add(s, head, nr - 1)
+    for i in range(nr):
+        page_add_rmap(s, t, k, head + i, mm, first + i)
+        set_pte(s, mm, first + i, pte, head + i)
+
+
+@helper
+def map_file_page(
+    s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int, pte: int
+) -> None:
+    """finish_fault(), set_pte_range(): the entry of the file's page; the reference is held."""
+    if is_large(s, frame):
+        map_large_folio(s, t, k, mm, page, frame, pte)
+    else:
+        page_add_rmap(s, t, k, frame, mm, page)
+        set_pte(s, mm, page, pte, frame)
