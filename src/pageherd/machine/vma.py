@@ -64,6 +64,7 @@ from pageherd.machine.state import (
     VM_HUGETLB,
     VM_LOCKED,
     VM_MAPPED,
+    VM_MERGEABLE,
     VM_PTE_TABLE,
     VM_READ,
     VM_SHARED,
@@ -362,6 +363,8 @@ def madvise(s: State, t: int, k: KernelRecord) -> int:
     vma = int(s.vma[mm, first])
     if vma & VM_DROPPABLE:  # vma_supports_mlock()
         advice &= ~VM_LOCKED
+    if vma & VM_SHARED:  # ksm_madvise() ignores it
+        advice &= ~VM_MERGEABLE
     if vma & VM_HUGETLB:
         advice &= ADVICE_OF_HUGETLB | ADVICE_OF_HUGETLB << 16
     takes = takes_advice(s, t, k, vma, advice)
