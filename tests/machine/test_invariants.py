@@ -127,7 +127,8 @@ def file_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             if bool(vma & st.VM_FILE) != bool(s["vma_file"][mm, page]):
                 yield "a mapping of a file without a place in it, or the other way round"
             guarded = kernel.of("guard") != "none"  # anon_vma_prepare(), of any mapping
-            if vma & st.VM_SHARED and vma & st.VM_ANON_VMA and not guarded:
+            copied = vma & st.VM_HUGETLB and kernel.of("hugetlb-soft-dirty") == "noticed"
+            if vma & st.VM_SHARED and vma & st.VM_ANON_VMA and not (guarded or copied):
                 yield "a shared mapping with pages of its own"
 
 
