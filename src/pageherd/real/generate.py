@@ -101,8 +101,10 @@ WITHOUT_RANGES: Final = frozenset(("reclaim", "swapoff", "mlock", "soft_offline"
 """After fork a range with a locked part is two VMAs alike; the machine takes them for one."""
 WITHOUT_SHMEM: Final = WITHOUT_RANGES | {
     *("pageout", "sync_file", "mmap_hugetlb", "collapse", "process_madvise_collapse", "free"),
+    "wipeonfork",
 }
-"""Of huge ranges of the file: what would swap it out, and what would collapse it."""
+"""Of huge ranges of the file: what would swap it out or collapse it, and advice that is not for
+files, since the machine takes a range of both kinds for what its first page is."""
 OF_RANGES: Final = frozenset(
     ("hugepage", "nohugepage", "collapse", "process_madvise_collapse", "split")
 )
