@@ -109,7 +109,7 @@ def _decoded(lines: Sequence[Sequence[str]], device: str) -> Decoded:
     (head, name, *numbers), *rest = lines
     processes, pages, repeat, facts, drained = map(int, numbers)
     owners = [(int(p), int(cpu)) for word, p, cpu in (x for x in rest if x[0] == "thread")]
-    files = tuple(FileLine("tmpfile") for x in rest if x == ["file", "tmpfile"])
+    files = tuple(FileLine(kind) for word, kind, *_ in rest if word == "file")
     names = [f"P{p}" for p in range(processes)]
     huge = tuple(
         Huge(f"h{first}", tuple(f"g{n}" for n in range(int(first), int(first) + int(count))))
