@@ -170,6 +170,5 @@ def test_every_rule_is_asked_by_some_test() -> None:
         for chosen in library()
         for kernel in kernels.names()
     ]
-    # what waits for a page lock needs another path in its middle
-    assert never_asked(found) == ["migration-wait"]
-    assert never_taken(found) == ["wp_wait", "migration_wait", "huge_wp_wait"]
+    assert never_asked(found) == []
+    assert never_taken(found) == []

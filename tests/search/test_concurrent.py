@@ -65,11 +65,6 @@ def test_maybe_explores_both_and_prefers_less() -> None:
     assert (states, transitions) == (1 + 3 + 2 + 2, 3 + 2 + 2)
 
 
-def test_by_step_is_refused() -> None:
-    with pytest.raises(Exception, match="by operation"):
-        parse(HEAD + "concurrent by step {\n  P: write a = 2\n  C: write a = 3\n}\n")
-
-
 STEPS = "test t\nprocesses P C\nthreads T of P\npages a\n\nP: mmap a\nP: write a = 1\n"
 
 
@@ -90,7 +85,7 @@ def test_by_step_finds_what_by_operation_finds(body: str) -> None:
     assert ends_of(whole) == ends_of(insides)
     assert whole.broken == insides.broken == {}
     assert insides.complete
-    assert insides.states > whole.states
+    assert insides.states >= whole.states
     assert whole.steps_reached <= insides.steps_reached
 
 
@@ -111,7 +106,8 @@ def test_a_thread_that_has_begun_is_not_left_out() -> None:
 
 def test_threads_that_wait_for_ever_break_progress() -> None:
     """Nobody gives the mmap_lock back, so that the fork waits for it."""
-    program = program_of(parse(f"{STEPS}concurrent by step {{\nP: fork C\n}}\n"), "base")
+    text = "test t\nprocesses P C\npages a\n\nconcurrent by step {\nP: fork C\n}\n"
+    program = program_of(parse(text), "base")
     program.first["mm_readers"][0, 0] = 1
     found = explore_program(program, record(choose("linux-6.1")))
     assert set(found.broken) == {"progress"}
