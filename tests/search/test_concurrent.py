@@ -114,6 +114,17 @@ def test_threads_that_wait_for_ever_break_progress() -> None:
     assert found.outcomes == ()
 
 
+def test_a_group_that_never_ends_breaks_progress() -> None:
+    """The long-term pin of huge-memfd-ro-longterm goes round in circles, whatever T does."""
+    text = (
+        "test t\nprocesses P\nthreads T of P\npages a b\nhuge h = a b\n\nP: mmap_file h\n"
+        "P: hugepage h\nP: x = read a\n"
+        "concurrent by step {\nP: r = pin a longterm\nT: y = read b\n}\n"
+    )
+    assert set(search(text, "linux-7.3").broken) == {"progress"}
+    assert search(text, "linux-6.1").broken == {}
+
+
 def test_a_trace_tells_the_stretches_of_a_race() -> None:
     """Dirty COW by the rule of v4.8: the discard comes in the middle of the forced write."""
     from pageherd.search.check import Checker, find_one

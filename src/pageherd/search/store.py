@@ -61,20 +61,25 @@ def same_words(words: Any, i: int, j: int, n: int) -> bool:
 
 
 @helper
-def run_checked(s: State, k: KernelRecord, op: Any) -> int:
-    """Run one operation to its end, IDLE; after each step look at every promise."""
+def checked_step(s: State, k: KernelRecord, t: int) -> int:
+    """One step of thread `t`, and a look at every promise unless it waits (BLOCKED)."""
+    following = step_thread(s, k, t)
+    if following != BLOCKED:
+        check_state(s, k)
+    return following
+
+
+@helper
+def run_checked(s: State, k: KernelRecord, op: Any) -> None:
+    """Run one operation; after each step look at every promise."""
     begin(s, k, op)
-    t = int(op.thread)
     for _ in range(step_limit(s)):
-        following = step_thread(s, k, t)
+        following = checked_step(s, k, int(op.thread))
         if following == BLOCKED:
             s.alarm = ALARM_STUCK
-            return IDLE
-        check_state(s, k)
         if following == IDLE or s.alarm != 0:
-            return IDLE
+            return
     breach(s, PROGRESS)
-    return IDLE
 
 
 @helper
@@ -87,10 +92,7 @@ def one_step(s: State, k: KernelRecord, op: Any) -> int:
     t = int(op.thread)
     if s.t_pc[t] == IDLE:
         begin(s, k, op)
-    following = step_thread(s, k, t)
-    if following != BLOCKED:
-        check_state(s, k)
-    return following
+    return checked_step(s, k, t)
 
 
 @helper
@@ -107,10 +109,7 @@ def breaches_of(s: State) -> int:
 @driver
 def step_checked(states: States, i: int, kernels: Any, t: int) -> int:
     """One step of thread `t` of states[i], and a look at every promise."""
-    following = step_thread(states[i], kernels[0], t)
-    if following != BLOCKED:
-        check_state(states[i], kernels[0])
-    return following
+    return checked_step(states[i], kernels[0], t)
 
 
 @driver
@@ -210,7 +209,7 @@ def search(
                     if following == BLOCKED and same_words(words, i, scratch, compared):
                         continue
                 elif left_out == 0:
-                    following = run_checked(s, k, ops[j])
+                    run_checked(s, k, ops[j])
                 waits = 0
                 transitions += 1
                 broke = breaches_of(s)
@@ -263,6 +262,9 @@ def search(
             broken[PROGRESS, 0] = i  # each waits for another
             broken[PROGRESS, 2] = weights[i]
         i += 1
+    if final == 0 and summary[PRUNED] == 0 and summary[STUCK] == 0:  # by step, round in circles
+        broken[PROGRESS, 0] = count - 1
+        broken[PROGRESS, 2] = weights[count - 1]
     for j in range(final):
         weight = weights[finals[j]]
         if broken[NO_LEAK, 0] >= 0 and broken[NO_LEAK, 2] <= weight:
