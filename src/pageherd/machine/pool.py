@@ -56,8 +56,11 @@ def has_reserves(s: State, mm: int, page: int) -> bool:
 
 @helper
 def available_huge_pages(s: State) -> bool:
-    """available_huge_pages(): a free page that is not reserved."""
-    return bool(not is_limited(s) or s.hugetlb_free - s.hugetlb_resv > 0)
+    """available_huge_pages(): a free page that is not reserved; the kernel asks for a difference.
+
+    More may be reserved than is free: `restore_on_unmap()`.
+    """
+    return bool(not is_limited(s) or s.hugetlb_free != s.hugetlb_resv)
 
 
 @helper
@@ -72,7 +75,7 @@ def reserve(s: State, mm: int, page: int) -> bool:
     shared, file = is_shared(s, mm, page), int(s.vma_file[mm, page]) - 1
     if shared and s.file_reserved[file] != 0:
         return True
-    if s.hugetlb_free <= 0 or not available_huge_pages(s):
+    if s.hugetlb_free <= 0 or s.hugetlb_free <= s.hugetlb_resv:
         return False
     s.hugetlb_resv += 1
     if shared:
@@ -176,7 +179,7 @@ def restore_reserve_on_error(s: State, mm: int, page: int, new: int) -> None:
 def restore_on_unmap(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> None:
     """__unmap_hugepage_range(): some kernels give the owner its reservation back with the page.
 
-    It is counted again when the page is free, which is later if somebody holds it.
+    It is counted again when the page is free, which is later if somebody holds or maps it.
     """
     if not is_limited(s) or not is_owner(s, mm, page) or not is_anon(s, frame):
         return

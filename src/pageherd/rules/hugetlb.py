@@ -106,7 +106,8 @@ TAKES.group("where-it-is", "unmap_ref_private, vma_filebacked_address; read in 7
 RESTORES = decision_point(
     "hugetlb-restores", HUGETLB_RESTORES, kernel_function="__unmap_hugepage_range"
 )
-RESTORES.group("never", "__unmap_hugepage_range; read in v4.19 to 6.1.192", no)
+RESTORES.group("never", "__unmap_hugepage_range; until v6.8, and 6.1.192", no)
+RESTORES.group("any-mapping", "__unmap_hugepage_range; v6.9 (df7a6d1f6405), seen on 6.18.44", yes)
 
 
 @RESTORES.alternative("last-mapping", "__unmap_hugepage_range; read in 6.12.117 and 7.3.4")
