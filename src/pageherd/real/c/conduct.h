@@ -104,10 +104,10 @@ static bool run_steps(int first, int last)
 		if (s->constant == MADV_PAGEOUT)
 			for (int page = s->a; page < s->a + s->span; page++)
 				may_write(&written, s->by->process, page);
-		if (s->thread == KERNEL)
-			s->result = s->run(s);
-		else
+		if (s->thread != KERNEL)
 			post(s);
+		else if ((s->result = s->run(s)) == -ETIME) /* ksmd does not go on */
+			return false;
 		elsewhere |= s->run == merge_pages; /* ksmd copies and unlocks pages on its own CPU */
 	}
 	__atomic_store_n(&shared->release, shared->steps[first].group, __ATOMIC_RELEASE);

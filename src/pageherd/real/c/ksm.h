@@ -7,7 +7,7 @@
 
 #define KSM "/sys/kernel/mm/ksm/"
 #define KSM_SCANS 2
-#define KSM_SLEEP "3600000" /* milliseconds: another value wakes ksmd */
+#define KSM_SLEEP 3600000 /* milliseconds, and more: see ksm_wake() */
 
 static struct settings ksm = {
 	.note = "/run/pageherd.ksm",
@@ -18,7 +18,7 @@ static struct settings ksm = {
 		{ KSM "smart_scan", "0" }, /* it leaves pages out */
 		{ KSM "advisor_mode", "none" }, /* it sets how many pages are looked at */
 		{ KSM "pages_to_scan", "1000000" },
-		{ KSM "sleep_millisecs", KSM_SLEEP },
+		{ KSM "sleep_millisecs", "3600000" },
 	},
 };
 
@@ -88,6 +88,16 @@ static int ksm_start(void)
 	return error ? error : ksm_bait();
 }
 
+/* ksmd sleeps until its time is another than the one it fell asleep with: never write one twice. */
+static void ksm_wake(void)
+{
+	static unsigned longer;
+	char milliseconds[16];
+
+	snprintf(milliseconds, sizeof(milliseconds), "%u", KSM_SLEEP + ++longer % 1000000);
+	write_file(KSM "sleep_millisecs", milliseconds);
+}
+
 /* Let ksmd go over everything once more; -ETIME if it does not. */
 static int ksm_scan(bool first)
 {
@@ -99,8 +109,8 @@ static int ksm_scan(bool first)
 	for (int i = 0; ksm_number(KSM "full_scans") == before; i++) {
 		if (seconds_now() > until)
 			return -ETIME;
-		if (!first && i % 50 == 0) /* again, if it came before ksmd slept */
-			write_file(KSM "sleep_millisecs", i % 100 ? KSM_SLEEP : KSM_SLEEP "1");
+		if (i % 50 == (first ? 49 : 0)) /* again, if it came before ksmd slept */
+			ksm_wake();
 		usleep(500);
 	}
 	return 0;
@@ -115,8 +125,7 @@ static int ksm_scans(bool zeros)
 	for (int i = 0; i < KSM_SCANS && !error; i++)
 		error = ksm_scan(!i);
 	write_file(KSM "run", "0");
-	write_file(KSM "sleep_millisecs", KSM_SLEEP "2"); /* ksmd wakes, and waits for `run` */
-	write_file(KSM "sleep_millisecs", KSM_SLEEP);
+	ksm_wake(); /* it waits for `run` then, unless it was not asleep yet: then the next scan wakes it */
 	if (zeros)
 		write_file(KSM "use_zero_pages", "0");
 	return error;
