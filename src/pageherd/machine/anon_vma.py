@@ -33,6 +33,33 @@ def pmd_first(s: State, page: int) -> int:
 
 
 @helper
+def has_pte_table(s: State, mm: int, page: int) -> bool:
+    """Whether a page table hangs below the PMD: some page under it says so."""
+    if s.nr_huge <= 1:
+        return False
+    first = pmd_first(s, page)
+    for each in range(first, first + int(s.nr_huge)):
+        if int(s.vma[mm, each]) & VM_PTE_TABLE:
+            return True
+    return False
+
+
+@helper
+def vma_goes(s: State, mm: int, page: int) -> None:
+    """The page is mapped no more; free_pgtables() leaves a table below which another page is."""
+    table = int(s.vma[mm, page]) & VM_PTE_TABLE
+    s.vma[mm, page] = 0
+    s.vma_file[mm, page] = 0
+    if table == 0:
+        return
+    first = pmd_first(s, page)
+    for each in range(first, first + int(s.nr_huge)):
+        if int(s.vma[mm, each]) & VM_MAPPED:
+            s.vma[mm, each] = int(s.vma[mm, each]) | VM_PTE_TABLE
+            return
+
+
+@helper
 def neighbours(s: State, page: int, other: int) -> bool:
     """Whether both pages are there, under one PMD entry."""
     if s.nr_huge <= 1 or page < 0 or other >= s.nr_pages:

@@ -14,8 +14,9 @@ from pageherd.machine import steps
 from pageherd.machine.anon_vma import split_vma, vma_merge
 from pageherd.machine.cow import reuse_entry
 from pageherd.machine.fault import abandon_new, map_new_anon
-from pageherd.machine.file_folio import alloc_for_cache, map_file_page
+from pageherd.machine.file_folio import map_file_page, wants_large_folio
 from pageherd.machine.folio import (
+    alloc_folio,
     alloc_frame,
     clear_flag,
     compound_head,
@@ -26,6 +27,7 @@ from pageherd.machine.folio import (
     set_flag,
     unhold,
 )
+from pageherd.machine.huge import huge_order
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import (
@@ -91,13 +93,13 @@ def add_to_page_cache(s: State, file: int, head: int) -> None:
 
 
 @helper
-def cached_page(s: State, t: int, vma: int, file: int) -> int:
+def cached_page(s: State, t: int, file: int, large: bool) -> int:
     """shmem_get_folio(), filemap_fault(): the frame of a page of the file, a new one if need be.
 
-    It holds what the disk has, or zeros.  `vma` is what asks for it, 0 of read() and write().
+    It holds what the disk has, or zeros.  If `large`, all pages below a PMD come at once.
     """
     if s.file_frame[file] == 0:
-        head = alloc_for_cache(s, vma, file)
+        head = alloc_folio(s, huge_order(s)) if large else alloc_frame(s)
         if head == NONE:
             return NONE  # the alarm is raised
         nr = folio_nr_pages(s, head)
@@ -197,7 +199,7 @@ def file_fault(s: State, t: int, k: KernelRecord) -> int:
     file = int(s.vma_file[mm, page]) - 1
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, t, int(s.vma[mm, page]), file)
+    frame = cached_page(s, t, file, wants_large_folio(s, t, k, mm, page))
     if frame == NONE:
         return steps.IDLE
     trylock_page(s, t, frame)
@@ -286,7 +288,7 @@ def read_file(s: State, t: int, k: KernelRecord) -> int:
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
     if s.file_kind == FILE_DISK:
-        cached_page(s, t, 0, file)
+        cached_page(s, t, file, False)
     s.t_result[t] = file_value(s, file)
     return steps.IDLE
 
@@ -303,7 +305,7 @@ def write_file(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, t, 0, file)
+    frame = cached_page(s, t, file, False)
     s.content[frame] = s.t_value[t]
     tell_of_store(s, frame)
     note_file_store(s, frame, int(s.t_value[t]))

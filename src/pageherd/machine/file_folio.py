@@ -7,67 +7,62 @@ advised by MADV_HUGEPAGE fills all of a PMD's pages of the file, if it has none 
 from __future__ import annotations
 
 from pageherd.machine.anon_folio import pte_range_none
-from pageherd.machine.anon_vma import pmd_first, same_vma
+from pageherd.machine.anon_vma import has_pte_table, pmd_first, same_vma
 from pageherd.machine.folio import (
-    alloc_folio,
-    alloc_frame,
     compound_head,
     folio_nr_pages,
     is_large,
     page_ref_add,
 )
-from pageherd.machine.huge import huge_order, one_vma, set_pmd
+from pageherd.machine.huge import one_vma, set_pmd
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.pte import set_pte
-from pageherd.machine.questions import FILE_MAPS_WHOLE, FILE_PMD_ADVICE
+from pageherd.machine.questions import FILE_HUGE_FITS, FILE_MAPS_WHOLE, FILE_PMD_ADVICE
 from pageherd.machine.rmap import folio_add_rmap_pmd, page_add_rmap
 from pageherd.machine.state import (
     FILE_MEMFD,
     VM_HUGEPAGE,
     VM_NOHUGEPAGE,
-    VM_PTE_TABLE,
     ask,
 )
 
 
 @helper
-def wants_large_folio(s: State, vma: int, file: int) -> bool:
+def fits_pmd(s: State, mm: int, page: int) -> bool:
+    """thp_vma_suitable_order(): one VMA has all under the PMD entry, and its file lies alike."""
+    nr = int(s.nr_huge)
+    return one_vma(s, mm, page) and (int(s.vma_file[mm, page]) - 1) % nr == page % nr
+
+
+@helper
+def wants_large_folio(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """shmem_is_huge(), and the xa_find() of shmem_alloc_hugepage(): all of the range is a hole.
 
-    `vma` is what the fault comes through; write() has none.
+    Some kernels want a mapping, too, that a PMD entry fits (shmem_suitable_orders()).
     """
-    if s.nr_huge <= 1 or s.file_kind != FILE_MEMFD or (vma & VM_HUGEPAGE) == 0:
+    if s.nr_huge <= 1 or s.file_kind != FILE_MEMFD or (int(s.vma[mm, page]) & VM_HUGEPAGE) == 0:
         return False
-    first = pmd_first(s, file)
+    first = pmd_first(s, int(s.vma_file[mm, page]) - 1)
     if first + int(s.nr_huge) > s.nr_pages:
         return False
     for each in range(first, first + int(s.nr_huge)):
         if s.file_frame[each] != 0:
             return False
-    return True
-
-
-@helper
-def alloc_for_cache(s: State, vma: int, file: int) -> int:
-    """shmem_alloc_folio(), filemap_alloc_folio(): the folio that is to have page `file`."""
-    return alloc_folio(s, huge_order(s)) if wants_large_folio(s, vma, file) else alloc_frame(s)
+    return fits_pmd(s, mm, page) or ask(s, t, k, FILE_HUGE_FITS, 0) == 0
 
 
 @helper
 def pmd_suits(s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int) -> bool:
-    """do_set_pmd(), transhuge_vma_suitable(): nothing is there, and the folio lies as its VMA does.
+    """do_set_pmd(): nothing is there, and the folio lies as its VMA does.
 
     The VMA need not ask for huge pages; some kernels heed it if it does not want any.
     """
     first, nr = pmd_first(s, page), int(s.nr_huge)
-    if folio_nr_pages(s, frame) != nr or not one_vma(s, mm, page):
+    if folio_nr_pages(s, frame) != nr or not fits_pmd(s, mm, page):
         return False
-    if (int(s.vma_file[mm, page]) - 1) % nr != page % nr:
+    if has_pte_table(s, mm, page) or not pte_range_none(s, mm, first, nr):
         return False
-    for each in range(first, first + nr):
-        if s.pte[mm, each] != 0 or int(s.vma[mm, each]) & VM_PTE_TABLE:
-            return False
     unwanted = (int(s.vma[mm, page]) & VM_NOHUGEPAGE) != 0
     return not (unwanted and ask(s, t, k, FILE_PMD_ADVICE, frame))
 

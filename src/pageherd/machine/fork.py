@@ -7,7 +7,7 @@ only gup-fast, which takes no lock, can look between those steps.  fork never ta
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.anon_vma import anon_vma_fork
+from pageherd.machine.anon_vma import anon_vma_fork, has_pte_table
 from pageherd.machine.fault import map_new_anon
 from pageherd.machine.folio import alloc_frame, clear_flag, is_anon, page_ref_add
 from pageherd.machine.huge import set_pmd, split_huge_pmd
@@ -178,7 +178,8 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
     if not needs_copy(s, t, k, mm, child, page):
         note_fork(s, mm, child, page, False)
         return next_page(s, t)
-    s.vma[child, page] = int(s.vma[child, page]) | (vma & VM_PTE_TABLE)  # an empty one, too
+    if has_pte_table(s, mm, page):  # an empty one, too
+        s.vma[child, page] = int(s.vma[child, page]) | VM_PTE_TABLE
     s.mm_ptl[mm] = t + 1
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
     if pte & PTE_HUGE:

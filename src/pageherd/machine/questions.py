@@ -184,7 +184,8 @@ HUGETLB_FORK_COPIES: Final = 116
 HUGETLB_SOFT_DIRTY: Final = 117
 FILE_MAPS_WHOLE: Final = 118
 FILE_PMD_ADVICE: Final = 119
-NR_QUESTIONS: Final = 120
+FILE_HUGE_FITS: Final = 120
+NR_QUESTIONS: Final = 121
 
 
 @dataclass(frozen=True, slots=True)
@@ -511,6 +512,11 @@ QUESTIONS: Final = (
     Question(
         FILE_PMD_ADVICE,
         "does MADV_NOHUGEPAGE keep a fault from mapping a file's huge page by a PMD entry?",
+        _YES_NO,
+    ),
+    Question(
+        FILE_HUGE_FITS,
+        "must a PMD entry fit the mapping through which a fault gives a file a huge page?",
         _YES_NO,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pageherd.machine import steps
-from pageherd.machine.anon_vma import anon_vma_prepare, pmd_first
+from pageherd.machine.anon_vma import anon_vma_prepare, has_pte_table, pmd_first
 from pageherd.machine.folio import (
     alloc_folio,
     clear_flag,
@@ -273,7 +273,7 @@ def scan_refuses(s: State, t: int, k: KernelRecord, mm: int, first: int) -> int:
     MADV_COLLAPSE asks for a page table (SCAN_PMD_NULL) and an anon_vma (SCAN_PAGE_ANON), not for
     pages.
     """
-    any_table, any_write = False, False
+    any_write = False
     armed = (int(s.vma[mm, first]) & (VM_UFFD_WP | VM_UFFD_RWP)) != 0
     for page in range(first, first + int(s.nr_huge)):
         pte, frame = pte_of(s, mm, page), int(s.pte_to[mm, page])
@@ -281,7 +281,6 @@ def scan_refuses(s: State, t: int, k: KernelRecord, mm: int, first: int) -> int:
             return BUSY  # SCAN_PTE_UFFD_WP
         if armed and (pte == 0 or frame == ZERO_FRAME):
             return BUSY  # SCAN_EXCEED_NONE_PTE: its userfaultfd may want to fill it
-        any_table = any_table or (int(s.vma[mm, page]) & VM_PTE_TABLE) != 0
         any_write = any_write or (pte & PTE_WRITE) != 0
         if pte & PTE_PRESENT and is_anon(s, frame):
             if not has_flag(s, frame, PG_LRU) or locked_by_other(s, t, frame):
@@ -289,7 +288,7 @@ def scan_refuses(s: State, t: int, k: KernelRecord, mm: int, first: int) -> int:
             cached = folio_nr_pages(s, frame) if in_swap_cache(s, frame) else 0
             if page_count(s, frame) != ask(s, t, k, COUNT_FOLIO, frame) + cached:
                 return BUSY  # SCAN_PAGE_COUNT: somebody else has a reference
-    if not any_table or (int(s.vma[mm, first]) & VM_ANON_VMA) == 0:
+    if not has_pte_table(s, mm, first) or (int(s.vma[mm, first]) & VM_ANON_VMA) == 0:
         return BUSY
     if not any_write and ask(s, t, k, COLLAPSE_REFUSES, 0):
         return BUSY

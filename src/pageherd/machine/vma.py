@@ -7,8 +7,10 @@ from typing import Final
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import (
     anon_vma_moves,
+    has_pte_table,
     same_vma,
     split_vma,
+    vma_goes,
     vma_merge,
     vma_modify,
 )
@@ -284,12 +286,12 @@ def leave_userfaultfd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> 
 
 @helper
 def move_entry(s: State, t: int, k: KernelRecord, mm: int, page: int, to: int) -> None:
-    """move_ptes(): the entry moves, marked soft-dirty."""
+    """move_ptes(): the entry moves, marked soft-dirty; to a page table, if it was in one."""
     leave_userfaultfd(s, t, k, mm, page)
-    s.vma[mm, to] = int(s.vma[mm, page]) & ~VM_PTE_TABLE
-    s.vma[mm, page] = 0
+    table = VM_PTE_TABLE if has_pte_table(s, mm, page) else 0
+    s.vma[mm, to] = (int(s.vma[mm, page]) & ~VM_PTE_TABLE) | table
     s.vma_file[mm, to] = s.vma_file[mm, page]
-    s.vma_file[mm, page] = 0
+    vma_goes(s, mm, page)
     pte = pte_of(s, mm, page)
     if pte & ~PTE_UFFD_WP:
         pte |= PTE_SOFT_DIRTY

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from pageherd.machine import steps
-from pageherd.machine.anon_vma import anon_vma_prepare
+from pageherd.machine.anon_vma import anon_vma_prepare, vma_goes
 from pageherd.machine.folio import put_page, unhold
 from pageherd.machine.huge import free_pte_tables, split_unless_covered
 from pageherd.machine.jit import KernelRecord, helper, step
@@ -108,8 +108,7 @@ def empty(s: State, t: int, mm: int, page: int) -> None:
     if not keeps_vma(s, t):
         if is_limited(s):
             close_reservation(s, mm, page)
-        s.vma[mm, page] = 0
-        s.vma_file[mm, page] = 0
+        vma_goes(s, mm, page)
         if s.nr_huge > 1:
             s.vma_anon[mm, page] = 0
     s.want[mm, page] = untouched_value(s, mm, page)

@@ -30,6 +30,10 @@ ADVICE = decision_point("huge-file-advice", q.FILE_PMD_ADVICE, kernel_function="
 ADVICE.group("ignored", "do_set_pmd; read in 5.10 and 6.1.192", no)
 ADVICE.group("heeded", "do_set_pmd; v6.12 (2b0f922323cc), vma_thp_disabled()", yes)
 
+FITS = decision_point("huge-file-fits", q.FILE_HUGE_FITS, kernel_function="shmem_get_folio_gfp")
+FITS.group("no", "shmem_is_huge, shmem_alloc_hugefolio; read in 5.10 and 6.1.192", no)
+FITS.group("yes", "shmem_suitable_orders; read in 6.12.117 and 7.3.4", yes)
+
 BUFFERS = decision_point(
     "io-uring-file", q.IO_URING_FILE, kernel_function="io_sqe_buffer_register, io_pin_pages"
 )
