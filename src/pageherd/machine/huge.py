@@ -35,6 +35,7 @@ from pageherd.machine.pte import (
 )
 from pageherd.machine.questions import (
     COPY,
+    COUNT_PMDS,
     HUGE_REUSE,
     HUGE_UNSHARE,
     HUGE_ZERO_WRITE,
@@ -291,6 +292,9 @@ def do_huge_pmd_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -
     if answer == WAIT_FOR_LOCK:
         hold_frame(s, t, head)
         return steps.HUGE_WP_WAIT
+    if answer == COUNT_PMDS:
+        s.mm_ptl[mm] = t + 1
+        return steps.HUGE_WP_COUNT
     if answer == REUSE_PAGE:
         set_exclusive(s, k, head)
         if not unshare:
@@ -323,6 +327,13 @@ def huge_wp(s: State, t: int, k: KernelRecord) -> int:
         remember_pte(s, t, mm, page)
         return steps.FILE_FAULT
     return do_huge_pmd_wp_page(s, t, k, mm, page)
+
+
+@step(steps.HUGE_WP_COUNT)
+def huge_wp_count(s: State, t: int, k: KernelRecord) -> int:
+    """page_trans_huge_map_swapcount(), both locks still held: what its loop has not read yet."""
+    s.mm_ptl[int(s.t_mm[t])] = 0
+    return do_huge_pmd_wp_page(s, t, k, int(s.t_mm[t]), int(s.t_page[t]))
 
 
 @step(steps.HUGE_WP_WAIT)

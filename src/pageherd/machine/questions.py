@@ -19,6 +19,7 @@ REUSE_PAGE: Final = 1
 WAIT_FOR_LOCK: Final = 2
 # what a write fault does with a huge page: as with a page, or (HUGE_REUSE)
 SPLIT_PMD: Final = 3
+COUNT_PMDS: Final = 4  # asked again in the next step
 # what GUP does with a page that user space may read (UNSHARE)
 TAKE: Final = 0
 UNSHARE_FIRST: Final = 1
@@ -357,7 +358,13 @@ QUESTIONS: Final = (
     Question(
         HUGE_REUSE,
         "may a write fault reuse the huge page it hit?",
-        ("copy the huge page", "reuse", "wait for the page lock", "split the PMD"),
+        (
+            "copy the huge page",
+            "reuse",
+            "wait for the page lock",
+            "split the PMD",
+            "count the PMD entries, too",
+        ),
     ),
     Question(
         HUGE_UNSHARE,

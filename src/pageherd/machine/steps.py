@@ -127,6 +127,7 @@ HUGE_COPY: Final = 91
 HUGE_MAP: Final = 92
 HUGE_WP: Final = 93
 HUGE_WP_WAIT: Final = 94
+HUGE_WP_COUNT: Final = 120
 # split.py: split_huge_page, collapse_huge_page
 SPLIT: Final = 95
 COLLAPSE: Final = 96
@@ -163,4 +164,4 @@ MTHP: Final = 107
 MERGE_ANY: Final = 108
 UNMERGE_ANY: Final = 109
 
-NR_STEPS: Final = 120
+NR_STEPS: Final = 121

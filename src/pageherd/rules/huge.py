@@ -10,6 +10,7 @@ from pageherd.machine.questions import (
     ANON_FOLIOS,
     COLLAPSE_REFUSES,
     COPY,
+    COUNT_PMDS,
     HUGE_REUSE,
     HUGE_UNSHARE,
     HUGE_ZERO_WRITE,
@@ -24,7 +25,7 @@ from pageherd.machine.questions import (
 )
 from pageherd.machine.swap import in_swap_cache, try_to_free_swap
 from pageherd.rules.base import decision_point, no, yes
-from pageherd.rules.reuse import reuse_swap_page
+from pageherd.rules.reuse import busiest_page, pmd_entries, reuse_if_one, reuse_swap_page
 
 POINT = decision_point("huge-reuse", HUGE_REUSE, kernel_function="do_huge_pmd_wp_page")
 
@@ -39,7 +40,28 @@ def reuse_by_map_count(s: State, t: int, frame: int, otherwise: int) -> int:
     return REUSE_PAGE if reuse else otherwise
 
 
-@POINT.alternative("by-mapcount-or-copy", "do_huge_pmd_wp_page; until v5.7")
+@POINT.alternative(
+    "by-torn-mapcount-or-copy", "do_huge_pmd_wp_page, page_trans_huge_map_swapcount; until v5.7"
+)
+def by_torn_mapcount_or_copy(s: State, t: int, k: KernelRecord, frame: int) -> int:
+    """As by-mapcount-or-copy, but the pages' own counts are read first, and PMD entries later.
+
+    A split of another process's PMD may come between: it takes no page lock.
+    """
+    if s.t_seq[t] == 0:
+        if not trylock_page(s, t, frame):
+            return WAIT_FOR_LOCK
+        s.t_seq[t] = busiest_page(s, frame, 0) + 1
+        return COUNT_PMDS
+    reuse = reuse_if_one(s, frame, int(s.t_seq[t]) - 1 + pmd_entries(s, frame))
+    s.t_seq[t] = 0
+    unlock_page(s, frame)
+    return REUSE_PAGE if reuse else COPY
+
+
+@POINT.alternative(
+    "by-mapcount-or-copy", "do_huge_pmd_wp_page; stable trees until v5.7 (c444eb564fb1)"
+)
 def by_mapcount_or_copy(s: State, t: int, k: KernelRecord, frame: int) -> int:
     """Reuse when mapped once; otherwise the whole huge page is copied."""
     return reuse_by_map_count(s, t, frame, COPY)

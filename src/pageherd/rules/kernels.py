@@ -162,7 +162,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "ksm-new-mappings": "none",
             "lazyfree": "unless-dirty",
             "counting": "exact",
-            "huge-reuse": "by-mapcount-or-copy",
+            "huge-reuse": "by-torn-mapcount-or-copy",
             "huge-unshare": "by-page",
             "huge-zero-write": "huge-page",
             "pageout-splits": "pte-mapped",
@@ -204,7 +204,7 @@ ROWS: Final[tuple[Row, ...]] = (
         "stable 4.19.y with the backport of 17839856fd58 (read in 4.19.232)",
         "as v4.19, and every GUP of a private mapping breaks COW first",
         "linux-4.19",
-        {"unshare": "break-cow"},
+        {"unshare": "break-cow", "huge-reuse": "by-mapcount-or-copy"},
         absent=_BEFORE_5_4,
     ),
     Row(

@@ -41,8 +41,8 @@ POINT = decision_point("reuse", REUSE, kernel_function="do_wp_page")
 
 
 @helper
-def map_swapcount(s: State, frame: int, entries: int) -> int:
-    """page_trans_huge_map_swapcount(): of a folio the busiest page counts, and every PMD entry.
+def busiest_page(s: State, frame: int, entries: int) -> int:
+    """page_trans_huge_map_swapcount(), the loop: entries and swap entries of the busiest page.
 
     `entries` are swap entries of this very page that still count, though the machine dropped them.
     """
@@ -50,7 +50,14 @@ def map_swapcount(s: State, frame: int, entries: int) -> int:
     for each in range(head, head + folio_nr_pages(s, head)):
         count = int(s.mapcount[each]) + swap_count_of(s, each)
         most = max(most, count + (entries if each == frame else 0))
-    return most + (int(s.entire_mapcount[head]) if is_large(s, head) else 0)
+    return most
+
+
+@helper
+def pmd_entries(s: State, frame: int) -> int:
+    """page_trans_huge_map_swapcount(), the rest: compound_mapcount()."""
+    head = compound_head(s, frame)
+    return int(s.entire_mapcount[head]) if is_large(s, head) else 0
 
 
 @helper
@@ -65,11 +72,16 @@ def others_swapped(s: State, frame: int) -> bool:
 
 @helper
 def reuse_swap_page(s: State, frame: int, entries: int) -> bool:
-    """reuse_swap_page(): one user by maps + swap entries; leaves the swap cache if it can.
+    """reuse_swap_page(): one user by maps + swap entries; leaves the swap cache if it can."""
+    return reuse_if_one(s, frame, busiest_page(s, frame, entries) + pmd_entries(s, frame))
+
+
+@helper
+def reuse_if_one(s: State, frame: int, count: int) -> bool:
+    """reuse_swap_page(), once it has counted.
 
     Under write-back to a device that needs stable pages the answer is no.
     """
-    count = map_swapcount(s, frame, entries)
     if count > 1:
         return False
     if in_swap_cache(s, frame) and count == 1 and not others_swapped(s, frame):
