@@ -564,6 +564,14 @@ class Process:
         """UFFDIO_RWPROTECT, off."""
         return self._do("uffd_rwunprotect", page)
 
+    def uffd_register_minor(self, page: Page) -> Value:
+        """UFFDIO_REGISTER of a mapping of the file: a fault on a page that it has is `notified`."""
+        return self._do("uffd_register_minor", page)
+
+    def uffd_continue(self, page: Page) -> Value:
+        """UFFDIO_CONTINUE: map the page that the page cache has."""
+        return self._do("uffd_continue", page)
+
     def uffd_copy(self, page: Page, value: int) -> Value:
         """UFFDIO_COPY: fill a page where nothing is."""
         return self._do("uffd_copy", page, value)

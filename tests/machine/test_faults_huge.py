@@ -14,6 +14,7 @@ from pageherd.machine.pte import remember_pte
 from planted import StepFunction, caught, contradicted, sound
 
 _huge_map = sound(steps.HUGE_MAP)
+_wp_count = sound(steps.HUGE_WP_COUNT)
 _split = sound(steps.SPLIT)
 _collapse = sound(steps.COLLAPSE)
 _fork = sound(steps.FORK_PAGE)
@@ -41,6 +42,15 @@ def huge_write_fault_always_reuses(s: Any, t: int, k: Any) -> int:
     pte = s.pte[mm, page] | st.PTE_WRITE | st.PTE_DIRTY
     set_pmd(s, mm, page, pte, s.pte_to[mm, pmd_first(s, page)])
     return s.t_return[t]
+
+
+def one_pmd_entry_is_counted(s: Any, t: int, k: Any) -> int:
+    head = s.pte_to[s.t_mm[t], pmd_first(s, s.t_page[t])]
+    entries = s.entire_mapcount[head]
+    s.entire_mapcount[head] = 1
+    following = _wp_count(s, t, k)
+    s.entire_mapcount[head] = entries
+    return following
 
 
 def huge_write_fault_splits_nothing(s: Any, t: int, k: Any) -> int:
@@ -183,3 +193,8 @@ def test_a_planted_fault_is_caught(number: int, fault: StepFunction) -> None:
 )
 def test_a_fault_contradicts_a_claim(number: int, fault: StepFunction) -> None:
     assert contradicted(number, fault)
+
+
+def test_a_count_that_forgets_pmd_entries_is_caught() -> None:
+    """Only the oldest kernel counts in two steps."""
+    assert caught(steps.HUGE_WP_COUNT, one_pmd_entry_is_counted, ("linux-4.19",))

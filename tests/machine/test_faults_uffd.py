@@ -16,6 +16,7 @@ KERNELS = ("linux-5.10", "linux-6.12")
 _register = sound(steps.UFFD_REGISTER)
 _protect = sound(steps.UFFD_PROTECT)
 _copy = sound(steps.UFFD_COPY)
+_continue = sound(steps.UFFD_CONTINUE)
 _move = sound(steps.UFFD_MOVE)
 _wp = sound(steps.WP)
 _wp_map = sound(steps.WP_MAP)
@@ -48,6 +49,22 @@ def filled_page_counts_no_mapping(s: Any, t: int, k: Any) -> int:
     following = _copy(s, t, k)
     if s.t_result[t] == st.OK:
         s.mapcount[s.pte_to[mm, page]] -= 1
+    return following
+
+
+def cached_page_is_mapped_without_a_reference(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    following = _continue(s, t, k)
+    if s.t_result[t] == st.OK:
+        s.refcount[s.pte_to[mm, page]] -= 1
+    return following
+
+
+def cached_page_is_writable(s: Any, t: int, k: Any) -> int:
+    mm, page = s.t_mm[t], s.t_page[t]
+    following = _continue(s, t, k)
+    if s.t_result[t] == st.OK:
+        s.pte[mm, page] |= st.PTE_WRITE
     return following
 
 
@@ -135,6 +152,8 @@ FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.UFFD_PROTECT, unprotecting_makes_everything_writable),
     (steps.UFFD_COPY, filled_page_counts_no_mapping),
     (steps.UFFD_COPY, filled_page_has_two_references),
+    (steps.UFFD_CONTINUE, cached_page_is_mapped_without_a_reference),
+    (steps.UFFD_CONTINUE, cached_page_is_writable),
     (steps.UFFD_MOVE, move_leaves_the_old_entry),
     (steps.UFFD_MOVE, move_takes_shared_pages),
 )

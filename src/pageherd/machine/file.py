@@ -12,7 +12,7 @@ from typing import Final
 
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import split_vma, vma_merge
-from pageherd.machine.cow import reuse_entry
+from pageherd.machine.cow import handle_userfault, reuse_entry
 from pageherd.machine.fault import abandon_new, map_new_anon
 from pageherd.machine.file_folio import map_file_page, wants_large_folio
 from pageherd.machine.folio import (
@@ -71,6 +71,7 @@ from pageherd.machine.state import (
     VM_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
+    VM_UFFD_MINOR,
     VM_WRITE,
 )
 from pageherd.machine.watch import note_file_store
@@ -193,10 +194,13 @@ def mmap_file(s: State, t: int, k: KernelRecord) -> int:
 def file_fault(s: State, t: int, k: KernelRecord) -> int:
     """__do_fault(): the file's page, locked and with a reference.
 
-    A write to a private mapping has allocated the page for its copy before (do_cow_fault).
+    A write to a private mapping has allocated the page for its copy before (do_cow_fault).  A
+    userfaultfd may want to be told of a page that is there (shmem_get_folio_gfp).
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     file = int(s.vma_file[mm, page]) - 1
+    if s.file_frame[file] != 0 and int(s.vma[mm, page]) & VM_UFFD_MINOR:
+        return handle_userfault(s, t, mm)
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
     frame = cached_page(s, t, file, wants_large_folio(s, t, k, mm, page))

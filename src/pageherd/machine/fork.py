@@ -68,6 +68,7 @@ from pageherd.machine.state import (
     VM_LOCKED,
     VM_MAPPED,
     VM_PTE_TABLE,
+    VM_UFFD,
     VM_UFFD_RWP,
     VM_UFFD_WP,
     VM_WIPEONFORK,
@@ -118,7 +119,7 @@ def inherited(s: State, mm: int, page: int) -> int:
     if is_hugetlb(s, mm, page):
         dropped |= HPAGE_RESV_OWNER | HPAGE_RESV_UNMAPPED | RESV_USED
     if (int(s.mm_uffd[mm]) & UFFD_EVENT_FORK) == 0:
-        dropped |= VM_UFFD_WP | VM_UFFD_RWP
+        dropped |= VM_UFFD
     return int(s.vma[mm, page]) & ~dropped
 
 

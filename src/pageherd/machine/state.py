@@ -48,7 +48,9 @@ VM_PTE_TABLE: Final = 16384  # a page table hangs below the PMD: no huge page fi
 VM_UFFD_WP: Final = 32768  # registered with the userfaultfd of its process, to track writes
 # only where a layout has room for them
 VM_DROPPABLE: Final = 1 << 24  # MAP_DROPPABLE
-VM_UFFD_RWP: Final = 1 << 26  # registered with the userfaultfd of its process, to track all access
+VM_UFFD_MINOR: Final = 1 << 25  # likewise, to map what the page cache has when it is told to
+VM_UFFD_RWP: Final = 1 << 26  # likewise, to track all access
+VM_UFFD: Final = VM_UFFD_WP | VM_UFFD_MINOR | VM_UFFD_RWP  # __VM_UFFD_FLAGS
 # of a private hugetlb mapping, in bits that mean other things elsewhere: vm_private_data
 HPAGE_RESV_OWNER: Final = VM_MERGEABLE  # its process made it, and reserved its page then
 HPAGE_RESV_UNMAPPED: Final = VM_NOHUGEPAGE  # the owner's write took its page away
@@ -132,12 +134,13 @@ UFFD_WP: Final = 16  # UFFDIO_REGISTER_MODE_WP and UFFDIO_WRITEPROTECT
 UFFD_MOVE: Final = 32  # UFFDIO_MOVE
 UFFD_RWP: Final = 64  # UFFDIO_REGISTER_MODE_RWP and UFFDIO_RWPROTECT
 UFFD_RWP_ASYNC: Final = 128
+UFFD_HUGETLB: Final = 256  # UFFD_FEATURE_WP_HUGETLBFS_SHMEM, of hugetlb
+UFFD_MINOR: Final = 512  # UFFD_FEATURE_MINOR_SHMEM, UFFDIO_CONTINUE
 
 # file_kind
 FILE_MEMFD: Final = 0
 FILE_DISK: Final = 1  # of a disk file system, which wants to know what becomes dirty
 FILE_HUGETLB: Final = 2  # a memfd of hugetlb pages (MFD_HUGETLB)
-UFFD_HUGETLB: Final = 256  # UFFD_FEATURE_WP_HUGETLBFS_SHMEM, of hugetlb
 
 # swap_kind
 SWAP_NONE: Final = 0

@@ -138,6 +138,7 @@ UFFD_PROTECT: Final = 99
 UFFD_COPY: Final = 100
 UFFD_MOVE: Final = 101
 UFFD_RWPROTECT: Final = 118
+UFFD_CONTINUE: Final = 121
 # numa.py: change_prot_numa
 NUMA_HINT: Final = 102
 # zap.py: MADV_GUARD_REMOVE
@@ -164,4 +165,4 @@ MTHP: Final = 107
 MERGE_ANY: Final = 108
 UNMERGE_ANY: Final = 109
 
-NR_STEPS: Final = 121
+NR_STEPS: Final = 122

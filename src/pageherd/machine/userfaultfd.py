@@ -12,12 +12,14 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import anon_vma_prepare, vma_modify
 from pageherd.machine.fault import map_new_anon
+from pageherd.machine.file import busy_in_cache
 from pageherd.machine.folio import (
     alloc_frame,
     clear_flag,
     compound_head,
     is_exclusive,
     page_maybe_dma_pinned,
+    page_ref_add,
 )
 from pageherd.machine.huge import split_huge_pmd, split_unless_covered
 from pageherd.machine.jit import KernelRecord, helper, step
@@ -33,6 +35,7 @@ from pageherd.machine.lock import (
 from pageherd.machine.pool import alloc_huge_page
 from pageherd.machine.pte import (
     is_hugetlb,
+    is_shared,
     may_write,
     pte_of,
     restore_none,
@@ -46,10 +49,12 @@ from pageherd.machine.questions import (
     UFFD_KNOWS,
     UFFD_UPGRADES,
 )
+from pageherd.machine.rmap import page_add_rmap
 from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
     BUSY,
     COST_TLB_FLUSHES,
+    FILE_MEMFD,
     HOLD_NEW,
     NONE,
     OK,
@@ -67,6 +72,7 @@ from pageherd.machine.state import (
     PTE_WRITE,
     SEGV,
     UFFD_HUGETLB,
+    UFFD_MINOR,
     UFFD_MOVE,
     UFFD_RWP,
     UFFD_RWP_ASYNC,
@@ -80,6 +86,8 @@ from pageherd.machine.state import (
     VM_LOCKED,
     VM_MAPPED,
     VM_READ,
+    VM_UFFD,
+    VM_UFFD_MINOR,
     VM_UFFD_RWP,
     VM_UFFD_WP,
     VM_WRITE,
@@ -121,6 +129,7 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
     """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only.
 
     Some kernels know it of hugetlb, too, and some refuse droppable memory (vma_can_userfault()).
+    UFFDIO_REGISTER_MODE_MINOR is of shmem; the machine does not have it of hugetlb.
     With UFFDIO_REGISTER_MODE_RWP the memory must be accessible, and UFFD_FEATURE_RWP asked for.  A
     mapping changes its mode only after it was unregistered: EBUSY.
     """
@@ -129,6 +138,9 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
         return steps.BLOCKED
     vma = int(s.vma[mm, page])
     known = (knows(k) & UFFD_WP) != 0
+    of_shmem = (vma & VM_FILE) != 0 and s.file_kind == FILE_MEMFD
+    if mode == VM_UFFD_MINOR:
+        known = (knows(k) & UFFD_MINOR) != 0
     if mode == VM_UFFD_RWP:
         known = (int(s.mm_uffd[mm]) & UFFD_RWP) != 0 and (vma & (VM_READ | VM_WRITE)) != 0
     s.t_result[t] = SEGV  # EINVAL, ENOMEM
@@ -141,7 +153,8 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
         known = False
     if vma & VM_HUGETLB and (mode == VM_UFFD_RWP or (knows(k) & UFFD_HUGETLB) == 0):
         known = False
-    if known and vma & VM_MAPPED and (vma & VM_FILE) == 0:
+    suits = of_shmem if mode == VM_UFFD_MINOR else (vma & VM_FILE) == 0
+    if known and vma & VM_MAPPED and suits:
         split_unless_covered(s, t, k, mm, page, page, page + 1)
         s.vma[mm, page] = int(s.vma[mm, page]) | mode
         vma_modify(s, k, mm, page, page, page + 1)
@@ -156,7 +169,7 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
 @helper
 def is_registered(s: State, mm: int, page: int) -> bool:
     """find_dst_vma(): a mapping of this userfaultfd."""
-    return (int(s.vma[mm, page]) & (VM_UFFD_WP | VM_UFFD_RWP)) != 0
+    return (int(s.vma[mm, page]) & VM_UFFD) != 0
 
 
 @helper
@@ -249,19 +262,26 @@ def uffd_rwprotect(s: State, t: int, k: KernelRecord) -> int:
 
 
 @helper
-def fill(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
-    """mfill_atomic_install_pte(): EEXIST where something is; a marker does not count.
+def is_taken(s: State, k: KernelRecord, mm: int, page: int) -> bool:
+    """pte_none_mostly(): something is there; a marker does not count.
 
-    In some kernels one of a guard region is a marker, too (pte_none_mostly()).
-
-    The entry is dirty, and writable if the mapping is.
+    In some kernels one of a guard region is a marker, too.
     """
-    if not is_registered(s, mm, page):
-        return SEGV  # ENOENT
     pte = pte_of(s, mm, page)
     if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION | PTE_HWPOISON):
-        return BUSY
-    if pte & PTE_GUARD and ask_value(k, GUARD_KNOWS) & GUARD_STAYS:
+        return True
+    return bool(pte & PTE_GUARD and ask_value(k, GUARD_KNOWS) & GUARD_STAYS)
+
+
+@helper
+def fill(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
+    """mfill_atomic_install_pte(): EEXIST where something is.
+
+    The entry is dirty, and writable if the mapping is.  A shared one is not filled here.
+    """
+    if not is_registered(s, mm, page) or is_shared(s, mm, page):
+        return SEGV  # ENOENT
+    if is_taken(s, k, mm, page):
         return BUSY
     new = alloc_huge_page(s, mm, page, False) if is_hugetlb(s, mm, page) else alloc_frame(s)
     if new == NONE:
@@ -290,6 +310,46 @@ def uffd_copy(s: State, t: int, k: KernelRecord) -> int:
     return steps.IDLE
 
 
+@helper
+def map_cached(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
+    """mfill_atomic_install_pte() of a page of the file; EFAULT if it has none.
+
+    The entry is dirty even where it must not be writable: that of a private mapping.
+    """
+    vma = int(s.vma[mm, page])
+    if not is_registered(s, mm, page) or (vma & VM_FILE) == 0 or s.file_kind != FILE_MEMFD:
+        return SEGV  # ENOENT, EINVAL
+    shared = is_shared(s, mm, page)
+    if not shared:
+        anon_vma_prepare(s, mm, page)
+    frame = int(s.file_frame[int(s.vma_file[mm, page]) - 1]) - 1
+    if frame < 0:
+        return SEGV
+    if is_taken(s, k, mm, page):
+        return BUSY
+    pte = PTE_PRESENT | PTE_DIRTY | PTE_SOFT_DIRTY
+    if shared and may_write(s, mm, page):
+        pte |= PTE_WRITE
+    page_ref_add(s, frame, 1)
+    page_add_rmap(s, t, k, frame, mm, page)
+    set_pte(s, mm, page, pte, frame)
+    return OK
+
+
+@step(steps.UFFD_CONTINUE)
+def uffd_continue(s: State, t: int, k: KernelRecord) -> int:
+    """mfill_atomic_pte_continue(): UFFDIO_CONTINUE, once the file's page can be locked."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    file = int(s.vma_file[mm, page]) - 1
+    if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
+        return steps.BLOCKED
+    if file >= 0 and busy_in_cache(s, t, file):
+        return steps.BLOCKED
+    s.t_result[t] = map_cached(s, t, k, mm, page) if knows(k) & UFFD_MINOR else SEGV
+    mmap_read_unlock(s, t, mm)
+    return steps.IDLE
+
+
 # -- UFFDIO_MOVE -----------------------------------------------------------------------------------
 
 
@@ -298,7 +358,7 @@ def may_move(s: State, k: KernelRecord, mm: int, page: int, to: int) -> bool:
     """validate_move_areas(): two anonymous mappings, writable and locked alike, the second ours."""
     alike = VM_READ | VM_WRITE | VM_LOCKED
     vma, there = int(s.vma[mm, page]), int(s.vma[mm, to])
-    if (knows(k) & UFFD_MOVE) == 0 or not is_registered(s, mm, to):
+    if (knows(k) & UFFD_MOVE) == 0 or not is_registered(s, mm, to) or there & VM_FILE:
         return False
     if (vma & (VM_MAPPED | VM_WRITE)) != VM_MAPPED | VM_WRITE or vma & (VM_FILE | VM_HUGETLB):
         return False

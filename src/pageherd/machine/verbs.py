@@ -153,6 +153,10 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("uffd_register_rwp", _PAGE, Result.STATUS, "UFFDIO_REGISTER to track all access, v7.x"),
     Verb("uffd_rwprotect", _PAGE, Result.STATUS, "UFFDIO_RWPROTECT: no access, v7.x"),
     Verb("uffd_rwunprotect", _PAGE, Result.STATUS, "UFFDIO_RWPROTECT without its mode RWP"),
+    Verb(
+        "uffd_register_minor", _PAGE, Result.STATUS, "UFFDIO_REGISTER of the file, 5.14 and later"
+    ),
+    Verb("uffd_continue", _PAGE, Result.STATUS, "UFFDIO_CONTINUE: maps what the page cache has"),
     Verb("uffd_copy", (Kind.PAGE, Kind.VALUE), Result.STATUS, "UFFDIO_COPY"),
     Verb("uffd_move", (Kind.PAGE, Kind.PAGE), Result.STATUS, "UFFDIO_MOVE, 6.8 and later"),
     Verb("pagemap_wp", _PAGE, Result.VALUE, "/proc/self/pagemap, bit 57: 1 for a protected page"),

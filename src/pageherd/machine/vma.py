@@ -71,8 +71,7 @@ from pageherd.machine.state import (
     VM_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
-    VM_UFFD_RWP,
-    VM_UFFD_WP,
+    VM_UFFD,
     VM_WIPEONFORK,
     VM_WRITE,
     ask,
@@ -274,12 +273,11 @@ def mremap_fail(s: State, t: int, k: KernelRecord) -> int:
 @helper
 def leave_userfaultfd(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
     """mremap_userfaultfd_prep(): it is not asked to follow.  Some kernels clear the entry's bit."""
-    modes = VM_UFFD_WP | VM_UFFD_RWP
-    tracked = (int(s.vma[mm, page]) & modes) != 0
+    tracked = (int(s.vma[mm, page]) & VM_UFFD) != 0
     if not tracked or int(s.mm_uffd[mm]) & UFFD_EVENT_REMAP:
         return
     bits = PTE_UFFD_WP | (PTE_PROTNONE if tracks_access(s, mm, page) else 0)
-    s.vma[mm, page] = int(s.vma[mm, page]) & ~modes
+    s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_UFFD
     if pte_of(s, mm, page) & PTE_UFFD_WP and ask(s, t, k, UFFD_MREMAP_CLEARS, 0):
         s.pte[mm, page] = pte_of(s, mm, page) & ~bits
 

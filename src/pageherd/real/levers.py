@@ -242,6 +242,8 @@ LEVERS: Final[Mapping[str, Lever]] = _table(
     _uffd("uffd_register_rwp", "UFFDIO_REGISTER", since="7.3", needs="uffd-rwp"),
     _uffd("uffd_rwprotect", "UFFDIO_RWPROTECT", since="7.3", needs="uffd-rwp"),
     _uffd("uffd_rwunprotect", "UFFDIO_RWPROTECT", since="7.3", needs="uffd-rwp"),
+    _uffd("uffd_register_minor", "UFFDIO_REGISTER", since="5.14", needs="uffd-minor"),
+    _uffd("uffd_continue", "UFFDIO_CONTINUE", since="5.14", needs="uffd-minor"),
     _uffd("uffd_copy", "UFFDIO_COPY"),
     _uffd("uffd_move", "UFFDIO_MOVE", since="6.8"),
     _uffd("pagemap_wp", "/proc/PID/pagemap, bit 57", needs="uffd-wp-bit", since="5.14"),

@@ -269,11 +269,14 @@ def _check_file(steps: tuple[Step, ...]) -> None:
     """Reclaim takes pages of the file, too, and UFFDIO_COPY fills whole hugetlb pages.
 
     Raises:
-        NotSteerable: the test has a file and reclaims, or hugetlb pages and fills one.
+        NotSteerable: the test has a file and reclaims, or hugetlb pages and fills one, or a shared
+            mapping that is filled.
     """
     verbs = {step.verb for step in steps}
     if "uffd_copy" in verbs and "mmap_hugetlb" in verbs:
         raise NotSteerable("uffd_copy: of less than a hugetlb page")
+    if "uffd_copy" in verbs and {"mmap_shared", "uffd_register_minor"} <= verbs:
+        raise NotSteerable("uffd_copy: into a shared mapping")
     if "reclaim" in verbs and verbs & {*FILE_VERBS}:
         raise NotSteerable("reclaim: of a cgroup swaps out pages of the file, too")
 

@@ -55,9 +55,11 @@ _PIN_ERA: Final = {
     "process-vm-writev": "pin-write",
     "raw-pin": "pin",
 }
-_NO_POPULATE: Final = {
+_BEFORE_5_14: Final = {
     "populate_read": "a load (MADV_POPULATE_READ came with v5.14)",
     "populate_write": "a forced write fault (MADV_POPULATE_WRITE came with v5.14)",
+    "uffd_register_minor": "nothing: EINVAL (UFFD_FEATURE_MINOR_SHMEM came with v5.14)",
+    "uffd_continue": "nothing: EINVAL (of shmem UFFDIO_CONTINUE came with v5.14)",
 }
 _NOT_IN_6_1: Final = {
     "uffd_move": "nothing: EINVAL (UFFDIO_MOVE came with v6.8)",
@@ -82,7 +84,7 @@ _BEFORE_6_1: Final = _BEFORE_6_8 | {
     "process_madvise_collapse": "khugepaged without its limits (MADV_COLLAPSE came with v6.1)",
 }
 _BEFORE_5_4: Final = (
-    _NO_POPULATE
+    _BEFORE_5_14
     | _BEFORE_6_1
     | {
         "uffd_register": "nothing: EINVAL (UFFDIO_REGISTER_MODE_WP came with v5.7)",
@@ -223,7 +225,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "huge-zero-write": "small-pages",
             "uffd-features": "write-protect",
         },
-        absent=_NO_POPULATE | _BEFORE_6_1,
+        absent=_BEFORE_5_14 | _BEFORE_6_1,
     ),
     Row(
         "linux-5.10",
@@ -244,7 +246,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "numa-skips": "held-by-others",
             "hugetlb-soft-dirty": "ignored",
         },
-        absent=_NO_POPULATE | _BEFORE_6_1,
+        absent=_BEFORE_5_14 | _BEFORE_6_1,
     ),
     Row(
         "linux-5.18",
@@ -264,6 +266,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "migration-drains": "if-mapped",
             "hwpoison-held": "done",
             "huge-reuse": "by-refcount",
+            "uffd-features": "minor",
         },
         absent=_BEFORE_6_1,
     ),
@@ -416,6 +419,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "hwpoison-held": "done",
             "hugetlb-fork": "copy-if-pinned",
             "hugetlb-soft-dirty": "noticed",
+            "uffd-features": "minor",
         },
         proposal=True,
         sources=(
@@ -479,6 +483,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "hugetlb-fork": "copy-if-pinned",
             "hugetlb-soft-dirty": "noticed",
             "hugetlb-reuse": "by-refcount",
+            "uffd-features": "minor",
         },
         proposal=True,
         sources=(
@@ -508,6 +513,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "hwpoison-held": "done",
             "hugetlb-fork": "copy-if-pinned",
             "hugetlb-soft-dirty": "noticed",
+            "uffd-features": "minor",
         },
         proposal=True,
         sources=(

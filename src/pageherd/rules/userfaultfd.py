@@ -19,6 +19,7 @@ from pageherd.machine.state import (
     UFFD_EVENT_FORK,
     UFFD_EVENT_REMAP,
     UFFD_HUGETLB,
+    UFFD_MINOR,
     UFFD_MOVE,
     UFFD_RWP,
     UFFD_RWP_ASYNC,
@@ -31,13 +32,15 @@ from pageherd.machine.state import (
 from pageherd.rules.base import decision_point, no, yes
 
 _EVENTS = UFFD_EVENT_FORK | UFFD_EVENT_REMAP
-_HUGETLB = _EVENTS | UFFD_WP | UFFD_HUGETLB
+_MINOR = _EVENTS | UFFD_WP | UFFD_MINOR
+_HUGETLB = _MINOR | UFFD_HUGETLB
 _UNPOPULATED = _HUGETLB | UFFD_WP_UNPOPULATED
 _MOVE = _UNPOPULATED | UFFD_WP_ASYNC | UFFD_MOVE
 
 FEATURES = decision_point("uffd-features", UFFD_KNOWS, kernel_function="userfaultfd_api")
 FEATURES.value("events", _EVENTS, "events of fork and mremap; v4.11 to v5.6")
 FEATURES.value("write-protect", _EVENTS | UFFD_WP, "UFFDIO_WRITEPROTECT; v5.7 (63b2d4174c4a)")
+FEATURES.value("minor", _MINOR, "UFFDIO_CONTINUE, of shmem; v5.14 (c949b097ef2e)")
 FEATURES.value("hugetlb", _HUGETLB, "UFFD_FEATURE_WP_HUGETLBFS_SHMEM; v5.19 (b1f9e876862d)")
 FEATURES.value("unpopulated", _UNPOPULATED, "UFFD_FEATURE_WP_UNPOPULATED; v6.4 (2bad466cc9d9)")
 FEATURES.value("async", _UNPOPULATED | UFFD_WP_ASYNC, "UFFD_FEATURE_WP_ASYNC; v6.7 (d61ea1cb0095)")

@@ -123,6 +123,7 @@ static void probe(void)
 	report("collapse", thp_error ? thp_error : collapse_works());
 	report("userfaultfd", uffd_works(&no_bit));
 	report("uffd-wp-bit", no_bit);
+	report("uffd-minor", uffd_minor_works());
 	report("uffd-rwp", uffd_rwp_works());
 	ksm_probe(pagemap);
 	report("ksm", ksm_error);

@@ -542,6 +542,11 @@ static int fill_page(struct step *s)
 	return uffd_copy(page_at(s->a), page, page_size);
 }
 
+static int map_cached_page(struct step *s)
+{
+	return uffd_continue(page_at(s->a), size_at(s->a));
+}
+
 static int move_by_uffd(struct step *s)
 {
 	return uffd_move(page_at(s->b), page_at(s->a), page_size);
@@ -613,6 +618,8 @@ static const struct verb {
 	{ .name = "uffd_rwunprotect", .run = rwprotect_page },
 	{ .name = "uffd_protect", .run = write_protect_page, .constant = 1 },
 	{ .name = "uffd_unprotect", .run = write_protect_page },
+	{ .name = "uffd_register_minor", .run = register_page, .constant = UFFDIO_REGISTER_MODE_MINOR },
+	{ .name = "uffd_continue", .run = map_cached_page },
 	{ .name = "uffd_copy", .run = fill_page },
 	{ .name = "uffd_move", .run = move_by_uffd },
 	{ .name = "pagemap_wp", .run = look_at_wp_bit, .reads = true },

@@ -17,6 +17,15 @@ struct uffdio_rwprotect {
 #define UFFDIO_REGISTER_MODE_RWP ((__u64)1 << 3)
 #define UFFD_FEATURE_RWP (1 << 17)
 #endif
+#ifndef UFFDIO_CONTINUE
+struct uffdio_continue {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 mapped;
+};
+#define UFFDIO_CONTINUE _IOWR(UFFDIO, 0x07, struct uffdio_continue)
+#define UFFDIO_REGISTER_MODE_MINOR ((__u64)1 << 2)
+#endif
 #ifndef UFFDIO_MOVE
 struct uffdio_move {
 	__u64 dst, src, len, mode;
@@ -101,6 +110,15 @@ static int uffd_copy(void *page, void *from, size_t size)
 	return uffd_result(ioctl(uffd, UFFDIO_COPY, &copy));
 }
 
+static int uffd_continue(void *page, size_t size)
+{
+	struct uffdio_continue range = { .range = { (uintptr_t)page, size } };
+
+	if (uffd_owner != getpid())
+		return -EFAULT;
+	return uffd_result(ioctl(uffd, UFFDIO_CONTINUE, &range));
+}
+
 static int uffd_move(void *to, void *from, size_t size)
 {
 	struct uffdio_move move = { .dst = (uintptr_t)to, .src = (uintptr_t)from, .len = size };
@@ -148,5 +166,27 @@ static int uffd_rwp_works(void)
 	if (!error)
 		error = -uffd_register(scratch, page_size, UFFDIO_REGISTER_MODE_RWP);
 	uffd_close();
+	return error;
+}
+
+/* Whether a mapping of a memfd can be told to map what the page cache has. */
+static int uffd_minor_works(void)
+{
+	int fd = memfd_create("pageherd", MFD_CLOEXEC);
+	char *page = MAP_FAILED;
+	int error = fd < 0 || ftruncate(fd, page_size) ? errno : 0;
+
+	if (!error)
+		page = mmap(NULL, page_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (!error && page == MAP_FAILED)
+		error = errno;
+	if (!error)
+		error = -uffd_open(0);
+	if (!error)
+		error = -uffd_register(page, page_size, UFFDIO_REGISTER_MODE_MINOR);
+	uffd_close();
+	if (page != MAP_FAILED)
+		munmap(page, page_size);
+	close(fd);
 	return error;
 }
