@@ -19,3 +19,9 @@ def library() -> tuple[Chosen, ...]:
 @cache
 def checker() -> Checker:
     return Checker()
+
+
+def said_to_break(chosen: Chosen, kernel: str) -> frozenset[str]:
+    """The promises that a kernel breaks by a claim of the test: a bug of its own."""
+    answers = checker().check(chosen, kernel).answers
+    return frozenset(a.ask.removeprefix("keeps ") for a in answers if a.expected == "broken")

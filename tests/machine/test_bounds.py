@@ -7,12 +7,8 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from library import checker, library
 from pageherd.rules import kernels
-
-pytestmark = pytest.mark.xdist_group("bounds")  # the second finds what the first has compiled
 
 
 def test_the_library_with_bounds_checks() -> None:

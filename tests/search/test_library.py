@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from library import checker, library
+from library import checker, library, said_to_break
 from pageherd.litmus.identify import identity
 from pageherd.rules import kernels
 from pageherd.search.check import Chosen
@@ -46,9 +46,9 @@ def test_every_test_names_its_sources() -> None:
 
 
 def test_shipped_kernels_never_break_the_books() -> None:
-    """`alive`, `no-leak`, `counts` and `exclusive` hold in every test on every kernel."""
+    """`alive`, `no-leak`, `counts`, `exclusive` hold in every test, unless a claim says otherwise."""
     books = {"alive", "no-leak", "counts", "exclusive"}
     for chosen in library():
         for kernel in kernels.names():
-            verdict = checker().check(chosen, kernel)
-            assert not books & set(verdict.exploration.broken), (chosen.id, kernel)
+            broken = books & set(checker().check(chosen, kernel).exploration.broken)
+            assert broken <= said_to_break(chosen, kernel), (chosen.id, kernel)
