@@ -46,7 +46,7 @@ def test_every_test_names_its_sources() -> None:
 
 
 def test_shipped_kernels_never_break_the_books() -> None:
-    """`alive`, `no-leak`, `counts`, `exclusive` hold in every test, unless a claim says otherwise."""
+    """`alive`, `no-leak`, `counts`, `exclusive` hold in every test, if no claim says otherwise."""
     books = {"alive", "no-leak", "counts", "exclusive"}
     for chosen in library():
         for kernel in kernels.names():
