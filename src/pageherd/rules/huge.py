@@ -25,7 +25,8 @@ from pageherd.machine.questions import (
 )
 from pageherd.machine.swap import in_swap_cache, try_to_free_swap
 from pageherd.rules.base import decision_point, no, yes
-from pageherd.rules.reuse import busiest_page, pmd_entries, reuse_if_one, reuse_swap_page
+from pageherd.rules.counting import folio_entire_mapcount
+from pageherd.rules.reuse import busiest_page, reuse_if_one, reuse_swap_page
 
 POINT = decision_point("huge-reuse", HUGE_REUSE, kernel_function="do_huge_pmd_wp_page")
 
@@ -53,7 +54,7 @@ def by_torn_mapcount_or_copy(s: State, t: int, k: KernelRecord, frame: int) -> i
             return WAIT_FOR_LOCK
         s.t_seq[t] = busiest_page(s, frame, 0) + 1
         return COUNT_PMDS
-    reuse = reuse_if_one(s, frame, int(s.t_seq[t]) - 1 + pmd_entries(s, frame))
+    reuse = reuse_if_one(s, frame, int(s.t_seq[t]) - 1 + folio_entire_mapcount(s, frame))
     s.t_seq[t] = 0
     unlock_page(s, frame)
     return REUSE_PAGE if reuse else COPY

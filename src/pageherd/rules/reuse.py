@@ -36,14 +36,16 @@ from pageherd.machine.swap import (
     try_to_free_swap,
 )
 from pageherd.rules.base import decision_point
+from pageherd.rules.counting import folio_entire_mapcount
 
 POINT = decision_point("reuse", REUSE, kernel_function="do_wp_page")
 
 
 @helper
 def busiest_page(s: State, frame: int, entries: int) -> int:
-    """page_trans_huge_map_swapcount(), the loop: entries and swap entries of the busiest page.
+    """page_trans_huge_map_swapcount(), the loop; folio_entire_mapcount() is the rest.
 
+    Of a folio the page with the most entries and swap entries counts.
     `entries` are swap entries of this very page that still count, though the machine dropped them.
     """
     head, most = compound_head(s, frame), 0
@@ -51,13 +53,6 @@ def busiest_page(s: State, frame: int, entries: int) -> int:
         count = int(s.mapcount[each]) + swap_count_of(s, each)
         most = max(most, count + (entries if each == frame else 0))
     return most
-
-
-@helper
-def pmd_entries(s: State, frame: int) -> int:
-    """page_trans_huge_map_swapcount(), the rest: compound_mapcount()."""
-    head = compound_head(s, frame)
-    return int(s.entire_mapcount[head]) if is_large(s, head) else 0
 
 
 @helper
@@ -73,7 +68,7 @@ def others_swapped(s: State, frame: int) -> bool:
 @helper
 def reuse_swap_page(s: State, frame: int, entries: int) -> bool:
     """reuse_swap_page(): one user by maps + swap entries; leaves the swap cache if it can."""
-    return reuse_if_one(s, frame, busiest_page(s, frame, entries) + pmd_entries(s, frame))
+    return reuse_if_one(s, frame, busiest_page(s, frame, entries) + folio_entire_mapcount(s, frame))
 
 
 @helper
