@@ -35,7 +35,7 @@ def compiling() -> Iterator[Callable[[int, int, str], None] | None]:
         yield None
         return
     if not sys.stderr.isatty():
-        print("pageherd: compiling the machine, once (a minute or two)", file=sys.stderr)
+        print("pageherd: compiling the machine, once (a few minutes)", file=sys.stderr)
         yield None
         return
     from rich.console import Console

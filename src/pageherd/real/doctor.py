@@ -105,7 +105,7 @@ def _model() -> Iterator[Finding]:
     writable = os.access(place, os.W_OK)
     detail = str(folder) if writable else f"{folder} cannot be written: everything compiles anew"
     yield Finding(group, "cache", writable, detail, "" if writable else "set XDG_CACHE_HOME")
-    compiled = "compiled" if compiled_before() else "compiles at first use, for a minute or two"
+    compiled = "compiled" if compiled_before() else "compiles at first use, for a few minutes"
     yield Finding(group, "machine", True, compiled)
 
 
