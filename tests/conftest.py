@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +15,11 @@ CI_IMAGES = ("debian-5.10", "debian-6.1", "debian-7.3")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """In CI what real kernels need must be there: a skip would go unnoticed."""
+    """In CI what real kernels need must be there: a skip would go unnoticed.
+
+    A shell may have started us with SIGINT ignored; what the tests start and interrupt must not be.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("CI") != "true" or hasattr(session.config, "workerinput"):
         return
     from pageherd.errors import PageherdError

@@ -231,6 +231,21 @@ raise SystemExit(main.main(["tests"]))
     assert (run.returncode, run.stderr) == (130, "pageherd: interrupted\n")
 
 
+def test_what_was_started_with_ctrl_c_ignored_is_not_ended_by_it() -> None:
+    """A shell without job control starts `pageherd hunt ... &` so."""
+    code = """
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from pageherd.cli import main
+main._run = lambda arguments: os.kill(os.getpid(), signal.SIGINT) or 0
+raise SystemExit(main.main(["tests"]))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys\nfrom pageherd.cli.main import main\n"

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final, NoReturn
 
+from pageherd.interrupts import on_interrupt
+
 OK: Final = 0
 FOUND: Final = 1
 BAD_INPUT: Final = 2
@@ -290,18 +292,12 @@ def _noticing_interrupts() -> Iterator[list[int]]:
         seen.append(number)
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
     sys.unraisablehook = lost
     try:
-        yield seen
+        with on_interrupt(interrupt):
+            yield seen
     finally:
         sys.unraisablehook = report
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

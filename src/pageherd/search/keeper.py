@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from pageherd.interrupts import on_interrupt
 from pageherd.search import checkpoint
 
 SAVE_EVERY: Final = 180.0  # seconds between two checkpoints
@@ -32,18 +31,8 @@ class Searching(checkpoint.Kept, Protocol):
 def noticing() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM are noted, not raised, so that no state is left half done."""
     seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    with on_interrupt(lambda number, frame: seen.append(number)):
         yield seen
-        return
-    before = {
-        number: signal.signal(number, lambda number, frame: seen.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass
