@@ -121,6 +121,29 @@ def test_nothing_moves_and_merges_beside_a_huge_range(step: str) -> None:
         steer(test, "base", choose("linux-6.12"))
 
 
+# -- what was accessed lately ---
+
+
+@pytest.mark.parametrize(
+    ("paged_out", "seen"),
+    [
+        ("P: fork C\nP: write a = 3\nC: pageout h", {"present", "swapped"}),
+        ("P: fork C\nP: munmap h\nC: pageout h", {"swapped"}),
+        ("P: fork C\nC: pageout h", {"present"}),
+        ("P: write a = 3\nP: pageout h", {"swapped"}),
+    ],
+    ids=["the first page is C's alone", "C's alone", "shared", "not forked"],
+)
+def test_a_huge_page_may_have_been_accessed_by_others(paged_out: str, seen: set[str]) -> None:
+    """Seen on 5.10 and 6.1: it stays, and goes when it is paged out once more."""
+    head = "processes P C\npages a b\nhuge h = a b\nswap zram\n"
+    steps = f"P: mmap h\nP: hugepage h\nP: write h = 1\n{paged_out}"
+    (program,) = steer(make(steps, head), "base", choose("linux-6.1"))
+    mm = 1 if "C: pageout" in paged_out else 0
+    entries = {int(s["pte"][0][mm, 1]) for s in after(program, "linux-6.1")}
+    assert {"swapped" if pte & st.PTE_SWAP else "present" for pte in entries} == seen
+
+
 # -- random programs ---
 
 

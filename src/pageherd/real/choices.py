@@ -2,7 +2,8 @@
 
 What is the kernel's choice: whether somebody else has filled an LRU batch and so drained it; which
 pages go when everything of a cgroup is reclaimed, and after how many passes over them it stops; in
-which order ksmd looks at pages.  All else follows from the state, and from what a lever reaches.
+which order ksmd looks at pages; whether a huge page that others map too was accessed lately.  All
+else follows from the state, and from what a lever reaches.
 """
 
 from __future__ import annotations
@@ -53,6 +54,26 @@ def ways(
     if steered.test.lru_batches and state["frame_batch"].any():
         drained, _ = _done(state.copy(), _drain(steered), kernel)
         yield _done(drained, operation, kernel)
+    if step.verb == "pageout" and _is_accessed_elsewhere(state, operation):
+        stays, _ = _done(state.copy(), _drain(steered), kernel)
+        stays["reg"][0, 0] = st.OK
+        yield stays, frozenset()
+
+
+def _is_accessed_elsewhere(states: States, operation: Operation) -> bool:
+    """Whether others may have accessed a huge page lately, which only the caller's entry forgets.
+
+    page_check_references() keeps it then; v6.10 (2864f3d0f583) ignores references, but from v6.8 on
+    a folio that others map is not looked at, nor is one before whose first page they map.
+    """
+    entries, frames = states["pte"][0], states["pte_to"][0]
+    if not entries[operation.mm, operation.page] & st.PTE_HUGE:
+        return False
+    head = frames[operation.mm, operation.page]
+    of_folio = (frames >= head) & (frames < head + states["nr_huge"][0])
+    others = of_folio & ((entries & st.PTE_PRESENT) != 0)
+    others[operation.mm] = False
+    return bool(others.any())
 
 
 def _finds(states: States, operation: Operation, kernel: Any) -> bool:
