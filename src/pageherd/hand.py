@@ -531,6 +531,10 @@ class Process:
         """prctl(PR_SET_MEMORY_MERGE, 0): and no more."""
         return self._do("unmerge_any")
 
+    def ksm_merging_pages(self) -> Value:
+        """/proc/self/ksm_merging_pages: how many pages ksmd has merged."""
+        return self._do("ksm_merging_pages")
+
     def userfaultfd(
         self,
         *features: Literal[

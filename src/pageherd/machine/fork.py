@@ -32,6 +32,8 @@ from pageherd.machine.questions import (
     FORK_SWAP,
     HUGETLB_FORK,
     HUGETLB_FORK_COPIES,
+    INHERITED,
+    KSM_COUNTS_MERGING,
     UFFD_FORK_CLEARS,
     UFFD_FORK_COPIES,
     UFFD_HUGETLB_LOST,
@@ -74,6 +76,7 @@ from pageherd.machine.state import (
     VM_WIPEONFORK,
     ZERO_FRAME,
     ask,
+    ask_value,
 )
 from pageherd.machine.swap import swap_count_add
 from pageherd.machine.watch import note_fork
@@ -94,6 +97,9 @@ def fork_start(s: State, t: int, k: KernelRecord) -> int:
     s.mm_family[child] = s.mm_family[mm]
     s.mm_uffd[child] = s.mm_uffd[mm] if int(s.mm_uffd[mm]) & UFFD_EVENT_FORK else 0
     s.mm_merge_any[child] = s.mm_merge_any[mm]
+    if ask_value(k, KSM_COUNTS_MERGING) == INHERITED:
+        s.mm_merging[child] = s.mm_merging[mm]
+        s.mm_merging_at_fork[child] = s.mm_merging[mm]
     s.mm_writer[child] = t + 1
     s.mm_seq[mm] = (int(s.mm_seq[mm]) + 1) % 256
     s.t_page[t] = 0

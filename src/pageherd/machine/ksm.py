@@ -40,6 +40,7 @@ from pageherd.machine.questions import (
     KSM_BREAKS,
     KSM_CHECKS,
     KSM_COUNTS,
+    KSM_COUNTS_MERGING,
     KSM_MARKS_ZERO,
     STILL_MAPPED,
     UNMAP_REFUSES,
@@ -78,6 +79,7 @@ from pageherd.machine.state import (
     VM_SHARED,
     ZERO_FRAME,
     ask,
+    ask_value,
 )
 from pageherd.machine.swap import try_to_free_swap
 
@@ -157,6 +159,35 @@ def find_stable(states: States, i: int, frame: int) -> int:
     return stable_page(states[i], frame)
 
 
+@helper
+def count_merging(s: State) -> None:
+    """stable_tree_append(), remove_rmap_item_from_tree(): ksmd brings ksm_merging_pages up to date.
+
+    What became of a merged page meanwhile is noticed when ksmd comes by again.
+    """
+    for mm in range(s.nr_mms):
+        count = int(s.mm_merging_at_fork[mm])
+        for page in range(s.nr_pages):
+            frame = mergeable_page(s, mm, page)
+            if frame != NONE and has_stable_node(s, frame):
+                count += 1
+        s.mm_merging[mm] = count
+
+
+@driver
+def scan_ends(states: States, i: int) -> None:
+    """ksmd has gone over everything: what it counts in states[i] is right again."""
+    count_merging(states[i])
+
+
+@step(steps.KSM_MERGING)
+def ksm_merging(s: State, t: int, k: KernelRecord) -> int:
+    """proc_pid_ksm_merging_pages(), v5.19 (7609385337a4)."""
+    known = ask_value(k, KSM_COUNTS_MERGING) != 0
+    s.t_result[t] = int(s.mm_merging[int(s.t_mm[t])]) if known else SEGV  # ENOENT
+    return steps.IDLE
+
+
 # -- merging ---------------------------------------------------------------------------------------
 
 
@@ -171,6 +202,7 @@ def ksm(s: State, t: int, k: KernelRecord) -> int:
     s.t_result[t] = BUSY
     if ptl_taken(s, t, int(s.t_mm[t])) or ptl_taken(s, t, int(s.t_ref[t])):
         return steps.BLOCKED
+    count_merging(s)
     frame = mergeable_page(s, int(s.t_mm[t]), int(s.t_page[t]))
     other = mergeable_page(s, int(s.t_ref[t]), int(s.t_other[t]))
     if frame == NONE or other == NONE:
@@ -208,6 +240,7 @@ def ksm_zero(s: State, t: int, k: KernelRecord) -> int:
     s.t_result[t] = BUSY
     if ptl_taken(s, t, mm):
         return steps.BLOCKED
+    count_merging(s)
     frame = mergeable_page(s, mm, page)
     if frame == NONE or is_ksm(s, frame) or s.content[frame] != s.content[ZERO_FRAME]:
         return steps.IDLE
@@ -303,6 +336,7 @@ def ksm_replace(s: State, t: int, k: KernelRecord) -> int:
         try_to_free_swap(s, frame)
     put_page(s, frame)
     unlock_page(s, frame)
+    count_merging(s)
     s.t_result[t] = OK
     return steps.KSM_END
 

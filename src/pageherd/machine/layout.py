@@ -143,6 +143,9 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("mm_ptl", "u1", per_mm),
         ("mm_uffd", "u1", per_mm),
         ("mm_merge_any", "u1", per_mm),
+        # ksm_merging_pages, and how many of them the process had from its parent
+        ("mm_merging", "u1", per_mm),
+        ("mm_merging_at_fork", "u1", per_mm),
         # mappings and page tables
         ("vma", layout.vma, per_page),
         ("vma_anon", "u1", per_page if layout.large else (1, 1)),

@@ -245,6 +245,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "uffd_copy": _on_page(steps.UFFD_COPY),
         "uffd_move": _on_page(steps.UFFD_MOVE),
         "pagemap_wp": _on_page(steps.PAGEMAP_WP),
+        "ksm_merging_pages": _on_page(steps.KSM_MERGING),
         "fork": _on_page(steps.FORK_START),
         "vmsplice": _take(questions.FLAGS_VMSPLICE),
         "send_zerocopy": _take(questions.FLAGS_SEND_ZEROCOPY),

@@ -59,6 +59,9 @@ KEEP_LAZY: Final = 2
 # when a new mapping becomes mergeable (KSM_NEW_VMAS)
 MARKED_LATER: Final = 1
 MARKED_FIRST: Final = 2
+# what a child's ksm_merging_pages begins with (KSM_COUNTS_MERGING)
+INHERITED: Final = 1
+ANEW: Final = 2
 # yes and no
 NO: Final = 0
 YES: Final = 1
@@ -186,7 +189,8 @@ HUGETLB_SOFT_DIRTY: Final = 117
 FILE_MAPS_WHOLE: Final = 118
 FILE_PMD_ADVICE: Final = 119
 FILE_HUGE_FITS: Final = 120
-NR_QUESTIONS: Final = 121
+KSM_COUNTS_MERGING: Final = 121
+NR_QUESTIONS: Final = 122
 
 
 @dataclass(frozen=True, slots=True)
@@ -525,5 +529,10 @@ QUESTIONS: Final = (
         FILE_HUGE_FITS,
         "must a PMD entry fit the mapping through which a fault gives a file a huge page?",
         _YES_NO,
+    ),
+    Question(
+        KSM_COUNTS_MERGING,
+        "what does a child's ksm_merging_pages begin with?",
+        ("there is no such file", "the parent's count", "zero"),
     ),
 )

@@ -164,5 +164,7 @@ MTHP: Final = 107
 # merge_any.py: PR_SET_MEMORY_MERGE
 MERGE_ANY: Final = 108
 UNMERGE_ANY: Final = 109
+# ksm.py: /proc/PID/ksm_merging_pages
+KSM_MERGING: Final = 122
 
-NR_STEPS: Final = 122
+NR_STEPS: Final = 123

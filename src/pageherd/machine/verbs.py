@@ -145,6 +145,12 @@ VERBS: Mapping[str, Verb] = _table(
     Verb("clear_soft_dirty", (), Result.STATUS, "echo 4 > /proc/self/clear_refs"),
     Verb("move", _PAGE, Result.STATUS, "move_pages(MPOL_MF_MOVE) of one page to another node"),
     Verb("pagemap", _PAGE, Result.STATE, "/proc/self/pagemap: present, swapped or neither"),
+    Verb(
+        "ksm_merging_pages",
+        (),
+        Result.VALUE,
+        "/proc/self/ksm_merging_pages: how many pages ksmd has merged, 5.19 and later",
+    ),
     # userfaultfd
     Verb("userfaultfd", (Kind.FEATURES,), Result.STATUS, "userfaultfd(), UFFDIO_API"),
     Verb("uffd_register", _PAGE, Result.STATUS, "UFFDIO_REGISTER to track writes, 5.7 and later"),

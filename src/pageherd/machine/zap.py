@@ -249,6 +249,8 @@ def exit_mm(s: State, t: int, k: KernelRecord) -> int:
     s.mm_seq[mm] = 0
     s.mm_uffd[mm] = 0
     s.mm_merge_any[mm] = 0
+    s.mm_merging[mm] = 0
+    s.mm_merging_at_fork[mm] = 0
     s.mm_state[mm] = DEAD
     s.t_result[t] = OK
     return steps.IDLE

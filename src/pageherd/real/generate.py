@@ -72,6 +72,7 @@ WEIGHTS: Final = {
     "migrate": 3,
     "ksm": 20,
     "ksm_zero": 4,
+    "ksm_merging_pages": 4,
     "mmap_file": 4,
     "mmap_shared": 2,
     "mmap_hugetlb": 3,
@@ -97,6 +98,7 @@ WITHOUT_DISK: Final = frozenset(("reclaim", "swapoff", "mmap_hugetlb", "soft_off
 """Reclaim of a cgroup takes pages of the file that no mapping shows."""
 WITHOUT_KSM: Final = frozenset(("swapoff",))
 """It goes from process to process and copies merged pages; the machine goes from slot to slot."""
+OF_KSM: Final = ksmd.VERBS | {"ksm_merging_pages"}
 WITHOUT_RANGES: Final = frozenset(("reclaim", "swapoff", "mlock", "soft_offline"))
 """After fork a range with a locked part is two VMAs alike; the machine takes them for one."""
 WITHOUT_SHMEM: Final = WITHOUT_RANGES | {
@@ -159,7 +161,7 @@ def random_test(seed: int, length: int, verbs: Collection[str], swap: SwapKind) 
         left_out = MOVES | WITHOUT_SHMEM
     elif huge:
         left_out = OF_FILES | MOVES | WITHOUT_RANGES
-    left_out |= WITHOUT_KSM if ksm else ksmd.VERBS
+    left_out |= WITHOUT_KSM if ksm else OF_KSM
     known = [verb for verb in WEIGHTS if verb in verbs]
     known = [verb for verb in known if verb not in left_out] or known
     weights = [WEIGHTS[verb] for verb in known]

@@ -17,7 +17,7 @@ from typing import Any, Final
 from pageherd.machine import state as st
 from pageherd.machine import steps
 from pageherd.machine.jit import records
-from pageherd.machine.ksm import find_again, find_mergeable, find_stable
+from pageherd.machine.ksm import find_again, find_mergeable, find_stable, scan_ends
 from pageherd.machine.layout import State, States
 from pageherd.machine.operations import Operation
 from pageherd.real.observe import Where
@@ -123,6 +123,7 @@ class _Scan:
             for page in range(int(self.states["nr_pages"][0])):
                 if (mm, page) not in late:
                     self.visit((mm, page), unstable)
+        scan_ends(records(self.states), 0)
 
     def visit(self, where: Where, unstable: dict[int, Where]) -> None:
         """cmp_and_merge_page(): the zero page, the stable tree, then the unstable one."""

@@ -81,6 +81,7 @@ _BEFORE_6_13: Final = _NO_RWP | {
 }
 _BEFORE_6_8: Final = _NOT_IN_6_1 | _BEFORE_6_11 | _BEFORE_6_13
 _BEFORE_6_1: Final = _BEFORE_6_8 | {
+    "ksm_merging_pages": "nothing: ENOENT (/proc/PID/ksm_merging_pages came with v5.19)",
     "process_madvise_collapse": "khugepaged without its limits (MADV_COLLAPSE came with v6.1)",
 }
 _BEFORE_5_4: Final = (
@@ -162,6 +163,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "ksm-unmerge": "write-fault",
             "ksm-zero": "left",
             "ksm-new-mappings": "none",
+            "ksm-merging": "not-counted",
             "lazyfree": "unless-dirty",
             "counting": "exact",
             "huge-reuse": "by-torn-mapcount-or-copy",
@@ -279,6 +281,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "reuse": "by-exclusive",
             "unshare": "pins-not-exclusive",
             "unshare-in-place": "by-exclusive",
+            "ksm-merging": "inherited",
             "swapin": "by-exclusive",
             "swap-exclusive": "in-the-entry",
             "fork": "copy-if-exclusive-pinned",
@@ -359,6 +362,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "hwpoison-ksm": "taken",
             "anon-folios": "enabled-size",
             "ksm-new-mappings": "marked-later",
+            "ksm-merging": "anew",
             "hugetlb-restores": "last-mapping",
         },
         absent=_BEFORE_6_13,

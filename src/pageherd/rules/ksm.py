@@ -7,10 +7,13 @@ from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.pte import pte_of
 from pageherd.machine.questions import (
+    ANEW,
     COPY,
+    INHERITED,
     KSM_BREAKS,
     KSM_CHECKS,
     KSM_COUNTS,
+    KSM_COUNTS_MERGING,
     KSM_MARKS_ZERO,
     KSM_NEW_VMAS,
     KSM_REUSE,
@@ -99,3 +102,8 @@ NEW = decision_point("ksm-new-mappings", KSM_NEW_VMAS, kernel_function="ksm_add_
 NEW.value("none", 0, "no PR_SET_MEMORY_MERGE; until v6.3")
 NEW.value("marked-later", MARKED_LATER, "ksm_add_vma; v6.4 (d7597f59d1d3), read in 6.12")
 NEW.value("marked-first", MARKED_FIRST, "ksm_vma_flags; read in 7.3")
+
+MERGING = decision_point("ksm-merging", KSM_COUNTS_MERGING, kernel_function="ksm_fork")
+MERGING.value("not-counted", 0, "no /proc/PID/ksm_merging_pages; until v5.18")
+MERGING.value("inherited", INHERITED, "dup_mm; v5.19 (7609385337a4) and later, read in 6.1.192")
+MERGING.value("anew", ANEW, "ksm_fork; read in 6.12.117, 6.18 and 7.3")

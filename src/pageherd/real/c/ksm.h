@@ -156,6 +156,8 @@ static void ksm_probe(int pagemap)
 		if (!error && entry_at(pagemap, pages) != entry_at(pagemap, pages + page_size))
 			error = -EOPNOTSUPP;
 		munmap(pages, 2 * page_size);
+		if (!error)
+			error = ksm_scans(false); /* until it has noticed, our children inherit the count */
 	}
 	ksm_stop();
 	ksm_error = -error;

@@ -560,6 +560,18 @@ static int look_at_wp_bit(struct step *s)
 	return bit < 0 ? bit : 0;
 }
 
+static int count_merging(struct step *s)
+{
+	char text[32] = "";
+	int fd = open("/proc/self/ksm_merging_pages", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	s->seen = n > 0 ? atoi(text) : -EINVAL; /* there is no such file: nothing to read */
+	return n > 0 ? 0 : -EINVAL;
+}
+
 static int nothing(struct step *s)
 {
 	(void)s;
@@ -623,6 +635,7 @@ static const struct verb {
 	{ .name = "uffd_copy", .run = fill_page },
 	{ .name = "uffd_move", .run = move_by_uffd },
 	{ .name = "pagemap_wp", .run = look_at_wp_bit, .reads = true },
+	{ .name = "ksm_merging_pages", .run = count_merging, .reads = true },
 	{ .name = "move", .run = move_own },
 	{ .name = "migrate", .run = move_any },
 	{ .name = "ksm", .run = merge_pages },
