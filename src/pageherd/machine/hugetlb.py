@@ -66,6 +66,7 @@ from pageherd.machine.state import (
     PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
+    VM_UFFD_MINOR,
     ask,
 )
 from pageherd.machine.watch import PROGRESS, breach
@@ -132,7 +133,8 @@ def find_file_page(s: State, t: int, mm: int, page: int) -> bool:
 def hugetlb_no_page(s: State, t: int, mm: int, page: int) -> int:
     """hugetlb_no_page(): nothing is mapped: the file's page, or one of the process's own.
 
-    What was taken from a child cannot be replaced by zeros: it gets SIGBUS.
+    What was taken from a child cannot be replaced by zeros: it gets SIGBUS.  A userfaultfd may want
+    to be told of a page of the file (userfaultfd_minor()).
     """
     file = int(s.vma_file[mm, page]) - 1
     if int(s.vma[mm, page]) & HPAGE_RESV_UNMAPPED:
@@ -140,6 +142,8 @@ def hugetlb_no_page(s: State, t: int, mm: int, page: int) -> int:
     if file >= 0 and (is_shared(s, mm, page) or s.file_frame[file] != 0):
         if busy_in_cache(s, t, file):
             return steps.BLOCKED
+        if s.file_frame[file] != 0 and int(s.vma[mm, page]) & VM_UFFD_MINOR:
+            return handle_userfault(s, t, mm)
         return steps.HUGETLB_FILE_MAP if find_file_page(s, t, mm, page) else sigbus(s, t, mm)
     return steps.HUGETLB_MAP if get_huge_page(s, t, mm, page, False) else sigbus(s, t, mm)
 

@@ -54,6 +54,7 @@ from pageherd.machine.split import split_if_large
 from pageherd.machine.state import (
     BUSY,
     COST_TLB_FLUSHES,
+    FILE_DISK,
     FILE_MEMFD,
     HOLD_NEW,
     NONE,
@@ -129,7 +130,7 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
     """userfaultfd_register() with UFFDIO_REGISTER_MODE_WP: of anonymous memory only.
 
     Some kernels know it of hugetlb, too, and some refuse droppable memory (vma_can_userfault()).
-    UFFDIO_REGISTER_MODE_MINOR is of shmem; the machine does not have it of hugetlb.
+    UFFDIO_REGISTER_MODE_MINOR is of shmem and of hugetlb.
     With UFFDIO_REGISTER_MODE_RWP the memory must be accessible, and UFFD_FEATURE_RWP asked for.  A
     mapping changes its mode only after it was unregistered: EBUSY.
     """
@@ -151,9 +152,10 @@ def uffd_register(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     if vma & VM_DROPPABLE and not ask(s, t, k, DROPPABLE_UFFD, 0):
         known = False
-    if vma & VM_HUGETLB and (mode == VM_UFFD_RWP or (knows(k) & UFFD_HUGETLB) == 0):
+    hugetlb = (vma & VM_HUGETLB) != 0
+    if hugetlb and (mode == VM_UFFD_RWP or (mode == VM_UFFD_WP and not knows(k) & UFFD_HUGETLB)):
         known = False
-    suits = of_shmem if mode == VM_UFFD_MINOR else (vma & VM_FILE) == 0
+    suits = of_shmem or hugetlb if mode == VM_UFFD_MINOR else (vma & VM_FILE) == 0
     if known and vma & VM_MAPPED and suits:
         split_unless_covered(s, t, k, mm, page, page, page + 1)
         s.vma[mm, page] = int(s.vma[mm, page]) | mode
@@ -312,12 +314,12 @@ def uffd_copy(s: State, t: int, k: KernelRecord) -> int:
 
 @helper
 def map_cached(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
-    """mfill_atomic_install_pte() of a page of the file; EFAULT if it has none.
+    """mfill_atomic_install_pte(), hugetlb_mfill_atomic_pte(): EFAULT if the file has no page there.
 
     The entry is dirty even where it must not be writable: that of a private mapping.
     """
     vma = int(s.vma[mm, page])
-    if not is_registered(s, mm, page) or (vma & VM_FILE) == 0 or s.file_kind != FILE_MEMFD:
+    if not is_registered(s, mm, page) or (vma & VM_FILE) == 0 or s.file_kind == FILE_DISK:
         return SEGV  # ENOENT, EINVAL
     shared = is_shared(s, mm, page)
     if not shared:
