@@ -97,7 +97,7 @@ def fork_start(s: State, t: int, k: KernelRecord) -> int:
     s.mm_family[child] = s.mm_family[mm]
     s.mm_uffd[child] = s.mm_uffd[mm] if int(s.mm_uffd[mm]) & UFFD_EVENT_FORK else 0
     s.mm_merge_any[child] = s.mm_merge_any[mm]
-    if ask_value(k, KSM_COUNTS_MERGING) == INHERITED:
+    if s.mm_merging[mm] != 0 and ask_value(k, KSM_COUNTS_MERGING) == INHERITED:
         s.mm_merging[child] = s.mm_merging[mm]
         s.mm_merging_at_fork[child] = s.mm_merging[mm]
     s.mm_writer[child] = t + 1
