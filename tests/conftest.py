@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+CHECKED = "from pageherd.cli.main import main; main(['run', 'fork-twice'])"
+HUNTED = """
+from pageherd.cli.main import main
+for scope in ('2,1,1,1', 'folio'):
+    main(['hunt', '--kernel', 'linux-6.1', '--scope', scope, '--max-states', '100'])
+from pageherd.machine.layout import SIMULATE
+from programs import run
+list(run('linux-6.1', 0, SIMULATE))
+"""
 CI_IMAGES = ("debian-5.10", "debian-6.1", "debian-7.3")
 
 
@@ -20,6 +30,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     A shell may have started us with SIGINT ignored; what the tests start and interrupt must not be.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if session.config.getoption("numprocesses", None) and session.config.args == ["tests"]:
+        compile_ahead()
     if os.environ.get("CI") != "true" or hasattr(session.config, "workerinput"):
         return
     from pageherd.errors import PageherdError
@@ -33,3 +45,21 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             images.find(name)
     except PageherdError as error:
         pytest.exit(f"CI lacks what tests on real kernels need: {error}", returncode=1)
+
+
+def compile_ahead() -> None:
+    """Each layout once, half of them beside the others; else every worker compiles them all."""
+    guarded = {"NUMBA_BOUNDSCHECK": "1"}
+
+    def begin(code: str, **more: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **more, "PYTHONPATH": str(Path(__file__).parent)}
+        nowhere = subprocess.DEVNULL
+        command = [sys.executable, "-c", code]
+        return subprocess.Popen(command, stdout=nowhere, stderr=nowhere, env=environment)
+
+    beside = begin(HUNTED)
+    try:
+        begin(CHECKED).wait()
+        begin(CHECKED, **guarded).wait()
+    finally:
+        beside.wait()
