@@ -125,6 +125,16 @@ def test_a_group_that_never_ends_breaks_progress() -> None:
     assert search(text, "linux-6.1").broken == {}
 
 
+@pytest.mark.parametrize("kernel", ["linux-4.19.y", "linux-5.8", "linux-5.10"])
+def test_a_pmd_entry_that_nobody_splits_stops_a_forced_copy(kernel: str) -> None:
+    """As reported of 5.4.y; a kernel that breaks no COW for a load just takes the page."""
+    from pageherd.search.check import Checker, find_one
+
+    spec = f"{kernel}:huge-file-cow=left-to-filesystem"
+    found = Checker().check(find_one("thp-ro-filethp-54"), spec).exploration
+    assert set(found.broken) == (set() if kernel == "linux-5.10" else {"progress"})
+
+
 def test_a_trace_tells_the_stretches_of_a_race() -> None:
     """Dirty COW by the rule of v4.8: the discard comes in the middle of the forced write."""
     from pageherd.search.check import Checker, find_one

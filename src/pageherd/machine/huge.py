@@ -36,6 +36,7 @@ from pageherd.machine.pte import (
 from pageherd.machine.questions import (
     COPY,
     COUNT_PMDS,
+    FILE_HUGE_COW,
     HUGE_REUSE,
     HUGE_UNSHARE,
     HUGE_ZERO_WRITE,
@@ -315,7 +316,8 @@ def huge_wp(s: State, t: int, k: KernelRecord) -> int:
     """wp_huge_pmd(): under the page-table lock, if the entry is still the one seen.
 
     That of a file's folio goes, and the fault goes on as one on nothing (VM_FAULT_FALLBACK): so an
-    unshare fault, which is no write, maps the huge page again.
+    unshare fault, which is no write, maps the huge page again.  If it stays, handle_pte_fault()
+    finds no page table (pmd_devmap_trans_unstable()) and has nothing to do.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if ptl_taken(s, t, mm):
@@ -323,6 +325,8 @@ def huge_wp(s: State, t: int, k: KernelRecord) -> int:
     if not pte_same(s, t, mm, page):
         return int(s.t_return[t])
     if int(s.vma[mm, page]) & VM_FILE:
+        if not ask(s, t, k, FILE_HUGE_COW, int(s.pte_to[mm, page])):
+            return int(s.t_return[t])
         split_huge_pmd(s, t, k, mm, page)
         remember_pte(s, t, mm, page)
         return steps.FILE_FAULT

@@ -190,7 +190,8 @@ FILE_MAPS_WHOLE: Final = 118
 FILE_PMD_ADVICE: Final = 119
 FILE_HUGE_FITS: Final = 120
 KSM_COUNTS_MERGING: Final = 121
-NR_QUESTIONS: Final = 122
+FILE_HUGE_COW: Final = 122
+NR_QUESTIONS: Final = 123
 
 
 @dataclass(frozen=True, slots=True)
@@ -534,5 +535,10 @@ QUESTIONS: Final = (
         KSM_COUNTS_MERGING,
         "what does a child's ksm_merging_pages begin with?",
         ("there is no such file", "the parent's count", "zero"),
+    ),
+    Question(
+        FILE_HUGE_COW,
+        "does a write fault take a file's PMD entry away, if its file system does not?",
+        _YES_NO,
     ),
 )

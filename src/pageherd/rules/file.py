@@ -34,6 +34,10 @@ FITS = decision_point("huge-file-fits", q.FILE_HUGE_FITS, kernel_function="shmem
 FITS.group("no", "shmem_is_huge, shmem_alloc_hugefolio; read in 5.10 and 6.1.192", no)
 FITS.group("yes", "shmem_suitable_orders; read in 6.12.117 and 7.3.4", yes)
 
+COW = decision_point("huge-file-cow", q.FILE_HUGE_COW, kernel_function="wp_huge_pmd")
+COW.group("split", "wp_huge_pmd; files without ->huge_fault(), v5.7 every file (327e9fd48972)", yes)
+COW.group("left-to-filesystem", "wp_huge_pmd, xfs_filemap_huge_fault: DAX only; until v5.6", no)
+
 BUFFERS = decision_point(
     "io-uring-file", q.IO_URING_FILE, kernel_function="io_sqe_buffer_register, io_pin_pages"
 )

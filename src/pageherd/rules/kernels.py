@@ -136,6 +136,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "huge-file-maps": "one-page",
             "huge-file-fits": "no",
             "huge-file-advice": "ignored",
+            "huge-file-cow": "split",
             "force-retry": "as-write",
             "touch-dirties": "written",
             "hugetlb-reuse": "by-mapcount",
