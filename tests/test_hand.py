@@ -112,6 +112,20 @@ def test_names_may_be_left_out_and_must_be_names() -> None:
         m.page("write")
 
 
+@pytest.mark.parametrize(("kernel", "shown"), [("linux-5.8", 0), ("linux-5.10", 1)])
+def test_who_reads_a_dax_mapping_of_another_process(kernel: str, shown: int) -> None:
+    m = Machine(kernel, file="dax")
+    p, q = m.process("P"), m.process("Q")
+    a = m.page("a")
+    p.write_file(a, 1)
+    p.mmap_file(a)
+    assert p.read(a) == 1
+    assert q.process_vm_readv(p, a) == p.read(a) == shown
+    assert "file dax" in m.as_test("by-hand")
+    with pytest.raises(OperationFailed, match="'pageout' with a DAX file is not supported"):
+        p.madvise(a, "pageout")
+
+
 def test_a_pool_of_one_hugetlb_page() -> None:
     m = Machine("linux-6.1", hugetlb_pool=1)
     parent = m.process("P")

@@ -28,6 +28,7 @@ from pageherd.errors import ModelError, PageherdError
 from pageherd.litmus.format import format_test
 from pageherd.litmus.parsing import parse
 from pageherd.litmus.syntax import (
+    DAX,
     KERNEL,
     MEMFD,
     Argument,
@@ -49,7 +50,7 @@ from pageherd.machine.jit import ALARMS, records
 from pageherd.machine.layout import COSTS, TEST
 from pageherd.machine.operations import encode
 from pageherd.machine.steps import BLOCKED, IDLE
-from pageherd.machine.verbs import VERBS, Result
+from pageherd.machine.verbs import DAX_VERBS, VERBS, Result
 from pageherd.machine.watch import PROGRESS
 from pageherd.promises.table import DEFAULT, PROMISES
 from pageherd.rules import kernels
@@ -88,7 +89,8 @@ class Machine:
 
     Args:
         kernel: a kernel's name, with changes if wanted, or a user's file of rules.
-        file: what kind of file there is: `memfd`, `tmpfile` (of a disk file system) or `hugetlb`.
+        file: what kind of file there is: `memfd`, `tmpfile` (of a disk file system), `hugetlb` or
+            `dax` (of persistent memory; only with the verbs of `DAX_VERBS`).
         swap: the swap device: `disk`, `slow` (write-back ends when told to), `zram`, `none`.
         stable_writes: whether the device needs pages to be stable under write-back.
         lru_batches: how many pages a CPU's LRU batch holds before it drains; 0: none.
@@ -299,6 +301,8 @@ class Machine:
 
         With several steps begun on different processes, paths run interleaved by hand.
         """
+        if self._file == DAX and step.verb not in DAX_VERBS:
+            raise OperationFailed(f"'{step.verb}' with a DAX file is not supported")
         if step.result is not None and step.result not in self._references:
             self._add_reference(step.result)
         process = next((t.name for t in self._threads if t.thread == step.thread), None)
@@ -367,6 +371,7 @@ class Machine:
         if len(self._threads) + 1 == TEST.threads:
             raise OperationFailed(f"the machine has {TEST.threads - 1} threads")
         self._threads.append(Process(self, process, number, thread))
+        self._states["t_home"][0, len(self._threads)] = number  # the kernel's is the first
         return self._threads[-1]
 
     def _add_reference(self, name: str) -> None:

@@ -96,6 +96,7 @@ MISTAKES = [
         "5:15",
         "the file of 'one' is said twice",
     ),
+    (HEAD + "file dax\nP: pageout a\n", "5:4", "'pageout' in a test with 'file dax' is not"),
     (HEAD + "swap dsk\n", "4:6", "did you mean 'disk'?"),
     (HEAD + "swap disk stable\n", "4:11", "no swap option named 'stable'"),
     (HEAD + "swap none stable-writes\n", "4:11", "without a swap device"),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Node: TypeAlias = Tree[Token]
 
-FILE_KINDS = ("memfd", "tmpfile", "hugetlb")
+FILE_KINDS = ("memfd", "tmpfile", "hugetlb", "dax")
 SWAP_KINDS = ("disk", "slow", "zram", "none")
 
 

@@ -15,6 +15,7 @@ from pageherd.litmus.asked import check_questions
 from pageherd.litmus.flow import walk
 from pageherd.litmus.source import Source
 from pageherd.litmus.syntax import (
+    DAX,
     KERNEL,
     NOWHERE,
     Group,
@@ -26,7 +27,7 @@ from pageherd.litmus.syntax import (
     steps_of,
 )
 from pageherd.litmus.words import did_you_mean
-from pageherd.machine.verbs import COLLAPSES, MAPPINGS_OF_FILES, VERBS, Actor, Kind
+from pageherd.machine.verbs import COLLAPSES, DAX_VERBS, MAPPINGS_OF_FILES, VERBS, Actor, Kind
 
 _NO_SOURCE = Source()
 
@@ -163,6 +164,8 @@ def _check_shape(test: Test, source: Source) -> None:
             place = steps[limits.MAX_STEPS].place
             raise source.error(place, f"a test has at most {limits.MAX_STEPS} steps{where}")
         _check_huge_files(test, steps, source)
+        if test.file_of(variant) == DAX:
+            _check_dax(steps, source)
 
 
 def _check_huge_files(test: Test, steps: Sequence[Step], source: Source) -> None:
@@ -180,6 +183,14 @@ def _check_huge_files(test: Test, steps: Sequence[Step], source: Source) -> None
         if of_file and step.verb in COLLAPSES:
             message = f"'{step.verb}' where a huge range is mapped of the file is not supported"
             raise source.error(step.verb_place, message, "only anonymous pages are collapsed")
+
+
+def _check_dax(steps: Sequence[Step], source: Source) -> None:
+    """Of persistent memory the machine knows mappings, faults and short-term GUP."""
+    for step in steps:
+        if step.verb not in DAX_VERBS:
+            message = f"'{step.verb}' in a test with 'file dax' is not supported"
+            raise source.error(step.verb_place, message, f"what is: {', '.join(DAX_VERBS)}")
 
 
 def _check_variants(test: Test, source: Source) -> None:

@@ -14,13 +14,14 @@ from pageherd.machine.verbs import VERBS
 
 Verdict: TypeAlias = Literal["kept", "broken", "unknown"]
 SwapKind: TypeAlias = Literal["disk", "slow", "zram", "none"]
-FileKind: TypeAlias = Literal["memfd", "tmpfile", "hugetlb"]
+FileKind: TypeAlias = Literal["memfd", "tmpfile", "hugetlb", "dax"]
 Polarity: TypeAlias = Literal["forbid", "allow", "require"]
 Operator: TypeAlias = Literal["=", "!=", "<=", ">=", "<", ">"]
 
 MEMFD: FileKind = "memfd"  # unless a line of the head says otherwise
 TMPFILE: FileKind = "tmpfile"
 HUGETLB: FileKind = "hugetlb"
+DAX: FileKind = "dax"
 KERNEL = "kernel"  # the thread name of the kernel's own steps
 BY_STEP = "step"  # what a concurrent group interleaves: the insides of operations
 BASE = "base"  # the variant that the plain name of a test stands for

@@ -12,9 +12,12 @@ from pageherd.machine.folio import (
     alloc_frame,
     clear_flag,
     hold_frame,
+    hold_mapped,
     is_anon,
     is_ksm,
+    is_normal,
     page_ref_add,
+    put_mapped,
     put_page,
     set_exclusive,
     set_flag,
@@ -33,6 +36,7 @@ from pageherd.machine.pte import (
     finish_write_fault,
     is_shared,
     may_write,
+    notes_first_write,
     pte_of,
     pte_same,
     remember_pte,
@@ -53,7 +57,6 @@ from pageherd.machine.state import (
     COST_TLB_FLUSHES,
     FAULT_BREAK_KSM,
     FAULT_UNSHARE,
-    FILE_DISK,
     HOLD_FRAME,
     HOLD_NEW,
     NOTIFIED,
@@ -62,10 +65,13 @@ from pageherd.machine.state import (
     PG_STABLE_NODE,
     PTE_DIRTY,
     PTE_PRESENT,
+    PTE_PROTNONE,
     PTE_SOFT_DIRTY,
     PTE_UFFD_WP,
     PTE_WRITE,
     UFFD_WP_ASYNC,
+    VM_READ,
+    VM_WRITE,
     ZERO_FRAME,
     ask,
 )
@@ -134,16 +140,15 @@ def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
         return handle_userfault(s, t, mm)
     remember_pte(s, t, mm, page)
     frame = int(s.pte_to[mm, page])
-    if is_shared(s, mm, page):  # wp_page_shared()
-        if s.file_kind == FILE_DISK:
-            hold_frame(s, t, frame)
+    if is_shared(s, mm, page):  # wp_page_shared(), wp_pfn_shared()
+        if notes_first_write(s):
+            hold_mapped(s, t, frame)
             return steps.WP_MKWRITE
         reuse_entry(s, t, mm, page)
         set_flag(s, frame, PG_DIRTY)
         return int(s.t_return[t])
     if not is_anon(s, frame):  # the zero page and pages of files are always replaced
-        if frame != ZERO_FRAME:
-            hold_frame(s, t, frame)
+        hold_mapped(s, t, frame)
         return steps.WP_ALLOC
     if is_ksm(s, frame):
         answer = reuse_ksm_page(s, t, k, frame, page)
@@ -195,10 +200,31 @@ def wp_alloc(s: State, t: int, k: KernelRecord) -> int:
     return steps.WP_COPY
 
 
+@helper
+def user_value(s: State, t: int) -> int:
+    """__copy_from_user_inatomic() at the address of the fault, in the process that runs.
+
+    It faults for itself or, by GUP, for another one.  Zeros if it has nothing there: the copy takes
+    no fault.
+    """
+    mm, page = int(s.t_home[t]), int(s.t_page[t])
+    pte = pte_of(s, mm, page)
+    accessible = (int(s.vma[mm, page]) & (VM_READ | VM_WRITE)) != 0
+    if not accessible or (pte & (PTE_PRESENT | PTE_PROTNONE)) != PTE_PRESENT:
+        return 0
+    return int(s.content[int(s.pte_to[mm, page])])
+
+
 @step(steps.WP_COPY)
 def wp_copy(s: State, t: int, k: KernelRecord) -> int:
-    """cow_user_page(): whoever can write the old page may do so meanwhile."""
-    s.content[int(s.t_new[t])] = s.content[int(s.t_pte_to[t])]
+    """cow_user_page(): whoever can write the old page may do so meanwhile.
+
+    Of a mapping without a page behind it (vm_normal_page()) the kernel knows the address only; the
+    zero page is not copied, the new page is a zeroed one.
+    """
+    old = int(s.t_pte_to[t])
+    known = old == ZERO_FRAME or is_normal(s, old)
+    s.content[int(s.t_new[t])] = int(s.content[old]) if known else user_value(s, t)
     s.cost[COST_COPIES] += 1
     s.copies += 1
     return steps.WP_MAP
@@ -223,7 +249,7 @@ def wp_map(s: State, t: int, k: KernelRecord) -> int:
         if may_write(s, mm, page):
             pte |= PTE_WRITE
     map_new_anon(s, t, k, mm, page, pte)
-    if old != ZERO_FRAME:
+    if is_normal(s, old):
         page_remove_rmap(s, t, k, old, mm, page)
         put_page(s, old)  # the mapping's reference; ours still holds the page
     if not int(s.t_fault[t]) & FAULT_UNSHARE:
@@ -235,9 +261,7 @@ def wp_map(s: State, t: int, k: KernelRecord) -> int:
 def wp_put(s: State, t: int, k: KernelRecord) -> int:
     """wp_page_copy(): some kernels free an idle swap slot of the old page, then let it go."""
     old = int(s.t_pte_to[t])
-    if old != ZERO_FRAME:
-        if is_anon(s, old) and ask(s, t, k, COPY_DROPS_SWAP, old):
-            free_swap_cache(s, t, k, old)
-        unhold(s, t, HOLD_FRAME)
-        put_page(s, old)
+    if is_anon(s, old) and ask(s, t, k, COPY_DROPS_SWAP, old):
+        free_swap_cache(s, t, k, old)
+    put_mapped(s, t, old)
     return int(s.t_return[t])

@@ -74,13 +74,21 @@ def entry(s: State, mm: int, page: int) -> str:
     return "nothing" if int(s["vma"][mm, page]) & st.VM_MAPPED else "no mapping"
 
 
+def _marks(s: State, flags: int) -> list[str]:
+    """The flags of a frame in words; of a page of a DAX file one means something else."""
+    if flags & st.PG_FILE and s["file_kind"] == st.FILE_DAX:
+        marks = ((st.PG_DIRTY, "dirty"), (st.PG_FILE, "DAX file"), (st.PG_DEVMAP, "devmap"))
+        return [word for flag, word in marks if flags & flag]
+    return [word for flag, word in _PAGE_FLAGS if flags & flag]
+
+
 def frame(s: State, number: int) -> list[str]:
     """A frame in words: content, counts, marks."""
     words = [f"holds {int(s['content'][number])}", f"refcount {int(s['refcount'][number])}"]
     if s["pincount"][number]:
         words.append(f"pins {int(s['pincount'][number])}")
     words.append(f"mapcount {int(s['mapcount'][number])}")
-    words += [word for flag, word in _PAGE_FLAGS if int(s["page_flags"][number]) & flag]
+    words += _marks(s, int(s["page_flags"][number]))
     if s["frame_slot"][number]:
         words.append(f"swap cache of slot {int(s['frame_slot'][number]) - 1}")
     if s["frame_batch"][number]:

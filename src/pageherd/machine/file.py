@@ -1,9 +1,10 @@
 """A file that is mapped: do_fault, mmap of a file, and the calls that read and write it.
 
-There is one file, a memfd, one of hugetlb pages, or one of a disk file system, with as many pages
-as there are page names.  `file_frame` is its page cache: a frame for each page of the file that was
-touched, with a reference of the cache; `file_folio` has what is different with large folios.  A
-private mapping shows the page cache until its process stores; then it gets an anonymous copy.
+There is one file, a memfd, one of hugetlb pages, one of a disk file system or a DAX file, with as
+many pages as there are page names.  `file_frame` is its page cache: a frame for each page of the
+file that was touched, with a reference of the cache; `file_folio` has what is different with large
+folios.  A private mapping shows the page cache until its process stores; then it gets an anonymous
+copy.  A DAX file has no page cache: its frames are its memory, and a page lock is its entry's lock.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from pageherd.machine.folio import (
     clear_flag,
     compound_head,
     folio_nr_pages,
-    hold_frame,
+    hold_mapped,
     page_ref_add,
+    put_mapped,
     put_page,
     set_flag,
     unhold,
@@ -48,15 +50,18 @@ from pageherd.machine.pte import (
     untouched_value,
     wants_no_notice,
 )
+from pageherd.machine.questions import DAX_COUNTS
 from pageherd.machine.state import (
     COST_COPIES,
     FAULT_WRITE,
+    FILE_DAX,
     FILE_DISK,
     FILE_HUGETLB,
     HOLD_FRAME,
     HOLD_NEW,
     NONE,
     OK,
+    PG_DEVMAP,
     PG_DIRTY,
     PG_FILE,
     PG_PRIVATE,
@@ -73,6 +78,7 @@ from pageherd.machine.state import (
     VM_SOFTDIRTY,
     VM_UFFD_MINOR,
     VM_WRITE,
+    ask,
 )
 from pageherd.machine.watch import note_file_store
 
@@ -94,10 +100,11 @@ def add_to_page_cache(s: State, file: int, head: int) -> None:
 
 
 @helper
-def cached_page(s: State, t: int, file: int, large: bool) -> int:
+def cached_page(s: State, t: int, k: KernelRecord, file: int, large: bool) -> int:
     """shmem_get_folio(), filemap_fault(): the frame of a page of the file, a new one if need be.
 
-    It holds what the disk has, or zeros.  If `large`, all pages below a PMD come at once.
+    It holds what the disk has, or zeros.  If `large`, all pages below a PMD come at once.  Pages of
+    a DAX file are on no LRU list.
     """
     if s.file_frame[file] == 0:
         head = alloc_folio(s, huge_order(s)) if large else alloc_frame(s)
@@ -108,7 +115,10 @@ def cached_page(s: State, t: int, file: int, large: bool) -> int:
         for i in range(nr):
             s.content[head + i] = s.file_content[first + i]
         add_to_page_cache(s, first, head)
-        lru_cache_add(s, t, head)
+        if s.file_kind != FILE_DAX:
+            lru_cache_add(s, t, head)
+        elif not ask(s, t, k, DAX_COUNTS, head):
+            set_flag(s, head, PG_DEVMAP)
     return int(s.file_frame[file]) - 1
 
 
@@ -118,7 +128,7 @@ def remove_from_page_cache(s: State, frame: int) -> None:
     head, nr = compound_head(s, frame), folio_nr_pages(s, frame)
     for each in range(head, head + nr):
         s.file_frame[int(s.frame_index[each])] = 0
-    clear_flag(s, head, PG_FILE | PG_DIRTY | PG_PRIVATE)
+    clear_flag(s, head, PG_FILE | PG_DIRTY | PG_PRIVATE | PG_DEVMAP)
     page_ref_add(s, head, 1 - nr)
     put_page(s, head)
 
@@ -203,11 +213,11 @@ def file_fault(s: State, t: int, k: KernelRecord) -> int:
         return handle_userfault(s, t, mm)
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, t, file, wants_large_folio(s, t, k, mm, page))
+    frame = cached_page(s, t, k, file, wants_large_folio(s, t, k, mm, page))
     if frame == NONE:
         return steps.IDLE
     trylock_page(s, t, frame)
-    hold_frame(s, t, frame)
+    hold_mapped(s, t, frame)
     if (int(s.t_fault[t]) & FAULT_WRITE) == 0 or is_shared(s, mm, page):
         return steps.FILE_MAP
     s.t_new[t] = alloc_frame(s)
@@ -229,8 +239,7 @@ def put_cached(s: State, t: int) -> None:
     """Unlock the file's page and let it go."""
     frame = int(s.t_frame[t])
     unlock_page(s, frame)
-    unhold(s, t, HOLD_FRAME)
-    put_page(s, frame)
+    put_mapped(s, t, frame)
 
 
 @step(steps.FILE_MAP)
@@ -269,7 +278,8 @@ def file_map(s: State, t: int, k: KernelRecord) -> int:
 def wp_mkwrite(s: State, t: int, k: KernelRecord) -> int:
     """wp_page_shared(): do_page_mkwrite() tells the file system, which makes the page dirty.
 
-    Meanwhile the page-table lock is not held, so the entry is compared again.
+    So does wp_pfn_shared() by ->pfn_mkwrite().  Meanwhile the page-table lock is not held, so the
+    entry is compared again.
     """
     mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
     if locked_by_other(s, t, frame) or ptl_taken(s, t, mm):
@@ -277,8 +287,7 @@ def wp_mkwrite(s: State, t: int, k: KernelRecord) -> int:
     tell_of_store(s, frame)
     if pte_same(s, t, mm, page):
         reuse_entry(s, t, mm, page)
-    unhold(s, t, HOLD_FRAME)
-    put_page(s, frame)
+    put_mapped(s, t, frame)
     return int(s.t_return[t])
 
 
@@ -292,7 +301,7 @@ def read_file(s: State, t: int, k: KernelRecord) -> int:
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
     if s.file_kind == FILE_DISK:
-        cached_page(s, t, file, False)
+        cached_page(s, t, k, file, False)
     s.t_result[t] = file_value(s, file)
     return steps.IDLE
 
@@ -309,7 +318,7 @@ def write_file(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     if busy_in_cache(s, t, file):
         return steps.BLOCKED
-    frame = cached_page(s, t, file, False)
+    frame = cached_page(s, t, k, file, False)
     s.content[frame] = s.t_value[t]
     tell_of_store(s, frame)
     note_file_store(s, frame, int(s.t_value[t]))

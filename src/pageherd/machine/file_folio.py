@@ -12,6 +12,7 @@ from pageherd.machine.folio import (
     compound_head,
     folio_nr_pages,
     is_large,
+    is_normal,
     page_ref_add,
 )
 from pageherd.machine.huge import one_vma, set_pmd
@@ -102,9 +103,13 @@ def map_large_folio(
 def map_file_page(
     s: State, t: int, k: KernelRecord, mm: int, page: int, frame: int, pte: int
 ) -> None:
-    """finish_fault(), set_pte_range(): the entry of the file's page; the reference is held."""
+    """finish_fault(), set_pte_range(): the entry of the file's page; the reference is held.
+
+    vmf_insert_mixed() of a DAX file's page takes none.
+    """
     if is_large(s, frame):
         map_large_folio(s, t, k, mm, page, frame, pte)
     else:
-        page_add_rmap(s, t, k, frame, mm, page)
+        if is_normal(s, frame):
+            page_add_rmap(s, t, k, frame, mm, page)
         set_pte(s, mm, page, pte, frame)

@@ -9,6 +9,7 @@ from pageherd.machine.state import (
     COST_ATOMICS,
     HOLD_FRAME,
     NONE,
+    PG_DEVMAP,
     PG_EXCLUSIVE,
     PG_FILE,
     PG_HUGETLB,
@@ -152,6 +153,17 @@ def is_anon(s: State, frame: int) -> bool:
 
 
 @helper
+def is_normal(s: State, frame: int) -> bool:
+    """vm_normal_page(): whether mappings of the frame count and hold references.
+
+    Those of the zero page do not, nor of a DAX file's page while its entries are pte_devmap().
+    """
+    devmap = PG_FILE | PG_DEVMAP
+    flags = int(s.page_flags[compound_head(s, frame)])
+    return frame != ZERO_FRAME and (flags & devmap) != devmap
+
+
+@helper
 def set_exclusive(s: State, k: KernelRecord, frame: int) -> None:
     """SetPageAnonExclusive(), in kernels that have the mark (6c287605fd56, v5.19)."""
     if ask_value(k, MARKS) != 0:
@@ -275,3 +287,19 @@ def hold_frame(s: State, t: int, frame: int) -> None:
 def unhold(s: State, t: int, what: int) -> None:
     """The reference now belongs to somebody else (a mapping), or was dropped."""
     s.t_held[t] = int(s.t_held[t]) & ~what
+
+
+@helper
+def hold_mapped(s: State, t: int, frame: int) -> None:
+    """get_page() of what an entry maps, if vm_normal_page() finds a page there."""
+    s.t_frame[t] = frame
+    if is_normal(s, frame):
+        hold_frame(s, t, frame)
+
+
+@helper
+def put_mapped(s: State, t: int, frame: int) -> None:
+    """Let go of what hold_mapped() held."""
+    if is_normal(s, frame):
+        unhold(s, t, HOLD_FRAME)
+        put_page(s, frame)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import anon_vma_fork, has_pte_table
 from pageherd.machine.fault import map_new_anon
-from pageherd.machine.folio import alloc_frame, clear_flag, is_anon, page_ref_add
+from pageherd.machine.folio import alloc_frame, clear_flag, is_anon, is_normal, page_ref_add
 from pageherd.machine.huge import set_pmd, split_huge_pmd
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
@@ -74,7 +74,6 @@ from pageherd.machine.state import (
     VM_UFFD_RWP,
     VM_UFFD_WP,
     VM_WIPEONFORK,
-    ZERO_FRAME,
     ask,
     ask_value,
 )
@@ -205,7 +204,7 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
         set_pte(s, child, page, of_child & ~(PTE_WRITE | PTE_SWP_EXCLUSIVE), to)
         note_fork(s, mm, child, page, True)
         return next_page(s, t)
-    if (pte & PTE_PRESENT) == 0 or to == ZERO_FRAME:
+    if (pte & PTE_PRESENT) == 0 or not is_normal(s, to):
         set_pte(s, child, page, of_child, to)
         note_fork(s, mm, child, page, False)
         return next_page(s, t)

@@ -7,6 +7,7 @@ from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.questions import FOLLOW_INACCESSIBLE, HUGETLB_SOFT_DIRTY
 from pageherd.machine.state import (
+    FILE_DAX,
     FILE_DISK,
     FOLL_COW,
     PG_LAZYFREE,
@@ -130,6 +131,12 @@ def restore_none(s: State, mm: int, page: int, pte: int) -> int:
 
 
 @helper
+def notes_first_write(s: State) -> bool:
+    """Whether the file system has ->page_mkwrite() or, of DAX, ->pfn_mkwrite()."""
+    return bool(s.file_kind == FILE_DISK or s.file_kind == FILE_DAX)
+
+
+@helper
 def wants_no_notice(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     """Whether vm_page_prot is writable: a shared mapping of which no write must be noticed.
 
@@ -137,7 +144,7 @@ def wants_no_notice(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bo
     disk file system does.  Of hugetlb pages some kernels do not track it, as they should not.
     """
     vma, wanted = int(s.vma[mm, page]), VM_SHARED | VM_WRITE
-    if s.file_kind == FILE_DISK or (vma & wanted) != wanted:
+    if notes_first_write(s) or (vma & wanted) != wanted:
         return False
     if vma & VM_SOFTDIRTY:
         return True

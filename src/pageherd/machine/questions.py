@@ -191,7 +191,8 @@ FILE_PMD_ADVICE: Final = 119
 FILE_HUGE_FITS: Final = 120
 KSM_COUNTS_MERGING: Final = 121
 FILE_HUGE_COW: Final = 122
-NR_QUESTIONS: Final = 123
+DAX_COUNTS: Final = 123
+NR_QUESTIONS: Final = 124
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,6 +540,11 @@ QUESTIONS: Final = (
     Question(
         FILE_HUGE_COW,
         "does a write fault take a file's PMD entry away, if its file system does not?",
+        _YES_NO,
+    ),
+    Question(
+        DAX_COUNTS,
+        "do mappings of a page of a DAX file count, and hold it, as those of other files do?",
         _YES_NO,
     ),
 )

@@ -82,6 +82,7 @@ PG_WRITEBACK: Final = 4
 PG_LRU: Final = 8
 PG_ISOLATED: Final = 16
 PG_LAZYFREE: Final = 64  # anonymous and not PageSwapBacked: MADV_FREE
+PG_DEVMAP: Final = PG_LAZYFREE  # of a page of a DAX file: its entries are pte_devmap()
 PG_FILE: Final = 128  # a page of the page cache, which holds a reference
 PG_PRIVATE: Final = 4096  # of a page of a file on disk: the buffers by which it is written
 PG_HUGETLB: Final = 256  # a hugetlb page: one frame of the machine
@@ -141,6 +142,7 @@ UFFD_MINOR: Final = 512  # UFFD_FEATURE_MINOR_SHMEM, UFFDIO_CONTINUE
 FILE_MEMFD: Final = 0
 FILE_DISK: Final = 1  # of a disk file system, which wants to know what becomes dirty
 FILE_HUGETLB: Final = 2  # a memfd of hugetlb pages (MFD_HUGETLB)
+FILE_DAX: Final = 3  # of a file system on persistent memory: no page cache, the memory is mapped
 
 # swap_kind
 SWAP_NONE: Final = 0

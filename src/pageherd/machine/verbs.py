@@ -232,6 +232,12 @@ VERBS: Mapping[str, Verb] = _table(
 MAPPINGS_OF_FILES = ("mmap_file", "mmap_shared")
 COLLAPSES = ("collapse", "process_madvise_collapse", "khugepaged")
 FILE_VERBS = ("mmap_file", "mmap_shared", "read_file", "write_file", "sync_file")
+DAX_VERBS = (
+    *("mmap", *MAPPINGS_OF_FILES, "munmap", "mprotect", "dontneed"),
+    *("read", "write", "read_file", "write_file", "pagemap", "fork", "exit"),
+    *("vmsplice", "read_ref", "release"),
+    *("process_vm_readv", "process_vm_writev", "ptrace_peek", "ptrace_poke"),
+)
 FLAG_WORDS = ("write", "force", "longterm", "fast")
 FEATURE_WORDS = ("event-fork", "event-remap", "wp-unpopulated", "wp-async", "rwp", "rwp-async")
 LISTS = {Kind.FLAGS: FLAG_WORDS, Kind.FEATURES: FEATURE_WORDS}  # zero or more of these words

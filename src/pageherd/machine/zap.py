@@ -11,7 +11,7 @@ from typing import Final
 
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import anon_vma_prepare, vma_goes
-from pageherd.machine.folio import put_page, unhold
+from pageherd.machine.folio import is_normal, put_page, unhold
 from pageherd.machine.huge import free_pte_tables, split_unless_covered
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
@@ -181,7 +181,7 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
         set_pte(s, mm, page, PTE_UFFD_WP, 0)
     if pte & PTE_SWAP:
         free_swap_and_cache(s, t, k, to)
-    elif pte & PTE_PRESENT and to != ZERO_FRAME:
+    elif pte & PTE_PRESENT and is_normal(s, to):
         page_remove_rmap(s, t, k, to, mm, page)
         s.t_frame[t] = to
         s.t_held[t] = int(s.t_held[t]) | HOLD_FRAME  # the mapping's, until the TLB is flushed

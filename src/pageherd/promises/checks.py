@@ -14,6 +14,7 @@ from pageherd.machine.folio import (
     is_free,
     is_ksm,
     is_large,
+    is_normal,
 )
 from pageherd.machine.jit import KernelRecord, helper, invoke_rule
 from pageherd.machine.layout import State
@@ -218,7 +219,9 @@ def check_folio(s: State, k: KernelRecord, head: int) -> None:
             breach(s, COUNTS)
         return
     entries, mms = count_folio(s, head)
-    references += entries + int(s.frame_batch[head] != 0)
+    if is_normal(s, head):
+        references += entries
+    references += int(s.frame_batch[head] != 0)
     if has_flag(s, head, PG_FILE):
         references += folio_nr_pages(s, head)  # the page cache's
     references += int(has_flag(s, head, PG_HWPOISON))  # memory_failure()'s
@@ -237,7 +240,7 @@ def check_folio(s: State, k: KernelRecord, head: int) -> None:
 @helper
 def check_page(s: State, k: KernelRecord, frame: int) -> None:
     """`counts` and `exclusive` of one page: its own mappings."""
-    maps = count_mappings(s, frame)
+    maps = count_mappings(s, frame) if is_normal(s, frame) else 0
     if not within(s, k, COUNT_BOUNDS, frame, maps):
         breach(s, COUNTS)
     if is_exclusive(s, frame):

@@ -38,6 +38,10 @@ COW = decision_point("huge-file-cow", q.FILE_HUGE_COW, kernel_function="wp_huge_
 COW.group("split", "wp_huge_pmd; files without ->huge_fault(), v5.7 every file (327e9fd48972)", yes)
 COW.group("left-to-filesystem", "wp_huge_pmd, xfs_filemap_huge_fault: DAX only; until v5.6", no)
 
+DAX = decision_point("dax-pages", q.DAX_COUNTS, kernel_function="vm_normal_page")
+DAX.group("devmap", "vm_normal_page, pte_devmap(); until v6.14, read in 5.10 and 6.12", no)
+DAX.group("counted", "vmf_insert_page_mkwrite; v6.15 (38607c62b34b), read in 7.3", yes)
+
 BUFFERS = decision_point(
     "io-uring-file", q.IO_URING_FILE, kernel_function="io_sqe_buffer_register, io_pin_pages"
 )

@@ -137,6 +137,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "huge-file-fits": "no",
             "huge-file-advice": "ignored",
             "huge-file-cow": "split",
+            "dax-pages": "devmap",
             "force-retry": "as-write",
             "touch-dirties": "written",
             "hugetlb-reuse": "by-mapcount",
@@ -376,6 +377,7 @@ ROWS: Final[tuple[Row, ...]] = (
         {
             "zap-drains": "no",
             "zap-table": "freed",
+            "dax-pages": "counted",
             "hugetlb-force": "read-only",
             "hugetlb-restores": "any-mapping",
             "lazyfree": "held-stays-lazy",

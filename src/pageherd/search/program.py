@@ -47,6 +47,7 @@ FILE_KINDS: Final = {
     "memfd": st.FILE_MEMFD,
     "tmpfile": st.FILE_DISK,
     "hugetlb": st.FILE_HUGETLB,
+    "dax": st.FILE_DAX,
 }
 ALL_CPUS: Final = -1
 
