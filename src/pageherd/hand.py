@@ -1,5 +1,7 @@
 """Driving the machine by hand: processes, pages, references, and the kernel's daemons as calls.
 
+One method for every call that a process can make, which makes the file long.
+
 >>> from pageherd import Machine
 >>> m = Machine("linux-4.19")
 >>> parent = m.process("P")
