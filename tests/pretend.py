@@ -40,6 +40,7 @@ from pageherd.real.observe import (
     KPF_DIRTY,
     KPF_KSM,
     KPF_MMAP,
+    KPF_NOPAGE,
     KPF_SWAPCACHE,
     KPF_THP,
     KPF_ZERO_PAGE,
@@ -200,6 +201,7 @@ def words_of(page: Page) -> str:
         flags |= int(bool(page.exclusive)) << KPF_ANON_EXCLUSIVE
         flags |= int(bool(page.ksm)) << KPF_KSM
         flags |= int(page.dirty is None) << KPF_MMAP  # not KPF_ANON: of a file
+        flags |= int(page.mapcount is None) << KPF_NOPAGE  # of a device
     flags |= int(bool(page.large)) << KPF_THP
     pagemap |= int(bool(page.soft_dirty)) << SOFT_DIRTY_BIT
     huge = UNTOLD if page.huge is None and page.large is not None else page.huge

@@ -210,12 +210,6 @@ def test_words_are_numbers_and_names_of_levers_only() -> None:
     )
 
 
-def test_persistent_memory_is_no_file_of_the_runner() -> None:
-    test = parse("test t\nprocesses P\npages m\nfile dax\nP: mmap_file m\n")
-    with pytest.raises(NotSteerable, match="persistent memory"):
-        steer(test, "base", choose("linux-6.12"))
-
-
 def test_a_file_on_disk_is_asked_for_where_the_test_has_one() -> None:
     head = "processes P\npages m\nfile tmpfile in disk\n"
     kinds = "variant memory {\n}\nvariant disk {\n}\nvariant none {\n  P: mmap m\n}\n"

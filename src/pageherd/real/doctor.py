@@ -65,6 +65,7 @@ _PROBES: Final[Mapping[str, _Probe]] = MappingProxyType(
         ),
         "uffd-wp-bit": _Probe("bit 57 of /proc/PID/pagemap", "Linux 5.14 or later"),
         "tmpfile": _Probe("a file on a disk", "make /var/tmp or /tmp of a file system on a disk"),
+        "dax": _Probe("a file on persistent memory", "use a VM, which has some"),
         "uffd-minor": _Probe("UFFDIO_CONTINUE of a memfd", f"{_AS_ROOT}; Linux 5.14"),
         "uffd-rwp": _Probe("tracking of all access by userfaultfd", f"{_AS_ROOT}; Linux 7.3"),
         "guard": _Probe("guard regions", "Linux 6.13 or later"),

@@ -31,6 +31,8 @@ WANTED: Final[Mapping[str, str]] = {
     "zstd": "",
     "zram": "num_devices=1",
     "brd": "rd_nr=1 rd_size=65536",
+    "nd_e820": "",  # what memmap= on the command line sets aside is a disk of persistent memory
+    "nd_pmem": "",
     "null_blk": "nr_devices=0",
     "nbd": "nbds_max=1",
     "loop": "max_loop=1",

@@ -20,7 +20,9 @@ kpageflags say of its frame.  The model's state is put into the same words here,
 | huge | AnonHugePages and ShmemPmdMapped of smaps; not of memory without access | `PTE_HUGE` |
 
 Of hugetlb pages only the first of these and soft_dirty are compared, of pages of files large and
-huge, too.  Memory without access: v6.1 to v6.5 do not tell whether one PMD entry maps it.
+huge, too, of those of DAX files entry, frame, moved and soft_dirty: kernels do not agree in what
+they say of the memory of devices.  Memory without access: v6.1 to v6.5 do not tell whether one PMD
+entry maps it.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ KPF_MMAP: Final = 11
 KPF_ANON: Final = 12
 KPF_SWAPCACHE: Final = 13
 KPF_HUGE: Final = 17
+KPF_NOPAGE: Final = 20
 UNTOLD: Final = 2  # for whether one PMD entry maps a page
 KPF_THP: Final = 22
 KPF_KSM: Final = 21
@@ -124,6 +127,8 @@ def real_page(pagemap: int, count: int, flags: int, huge: int | None = None) -> 
         return Page("absent", soft_dirty=soft_dirty)
     if flags >> KPF_ZERO_PAGE & 1:
         return Page("zero", soft_dirty=soft_dirty)
+    if flags >> KPF_NOPAGE & 1:
+        return Page("present", frame=pagemap & FRAME_MASK, soft_dirty=soft_dirty)
     found = Page(
         "present",
         frame=pagemap & FRAME_MASK,
@@ -167,9 +172,11 @@ def model_page(s: State, mm: int, page: int, *, of_head: bool = False) -> Page:
         return Page("absent", soft_dirty=soft_dirty)
     if to == st.ZERO_FRAME:
         return Page("zero", soft_dirty=soft_dirty)
+    flags = int(s["page_flags"][to])
+    if flags & st.PG_FILE and s["file_kind"] == st.FILE_DAX:
+        return Page("present", frame=to, soft_dirty=soft_dirty)
     mapcount = int(((s["pte"] & st.PTE_PRESENT != 0) & (s["pte_to"] == to)).sum())
     found = Page("present", frame=to, mapcount=mapcount, alone=mapcount == 1, soft_dirty=soft_dirty)
-    flags = int(s["page_flags"][to])
     if flags & st.PG_HUGETLB:
         return found
     head = int(s["page_flags"][to - int(s["frame_tail"][to])])

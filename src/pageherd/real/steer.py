@@ -15,7 +15,6 @@ from typing import Final, cast
 
 from pageherd.litmus.syntax import (
     BASE,
-    DAX,
     KERNEL,
     MEMFD,
     TMPFILE,
@@ -315,8 +314,6 @@ def _steered(
     if file != MEMFD and verbs & {*FILE_VERBS}:
         if huge:
             raise NotSteerable(f"a file of another kind ({file}) beside a huge range")
-        if file == DAX:
-            raise NotSteerable("a DAX file: it needs persistent memory")
         needs.add(file)  # its probe
         if file == TMPFILE and "odirect_read" in verbs:  # bio_check_pages_dirty(), bio_dirty_fn()
             raise NotSteerable("odirect_read: a work queue lets go of a page of a file on disk")

@@ -61,6 +61,7 @@ _PARAMETERS: Final = (
     "iommu=nopt",
     "transparent_hugepage=madvise",
     "numa_balancing=disable",
+    "memmap=4M!128M",  # persistent memory, for files of DAX
     "no_timer_check",  # a busy host may be late with the ticks that are counted at boot
     "proc_mem.force_override=always",
     "random.trust_cpu=on",

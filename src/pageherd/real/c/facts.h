@@ -170,6 +170,8 @@ static void print_page(int process, int page, int pagemap, FILE *smaps)
 	if (frame) {
 		ask(kpagecount, frame * sizeof(count), &count);
 		flags = flags_of(frame);
+		if (file_kind == DAX && !(flags & (1 << KPF_ANON | 1 << KPF_ZERO_PAGE)))
+			flags = 1 << KPF_NOPAGE; /* kernels do not agree in what they say of a device's memory */
 	}
 	printf(" | %d.%d %llx %lld %llx", process, page, (unsigned long long)entries[0], (long long)count,
 	       (unsigned long long)flags);

@@ -1,4 +1,5 @@
-/* The file of a test, which every process has open: a memfd (of huge pages or not) or a file on disk; the pool. */
+/* The file of a test, which every process has open: a memfd (of huge pages or not), a file on disk or on persistent
+ * memory; the pool. */
 
 #define HUGE_SIZE (2UL << 20)
 #define HUGE_PAGES 16 /* added to the pool for the programs that use it, and taken away at the end */
@@ -13,13 +14,17 @@
 #define MFD_HUGE_2MB (21 << 26)
 #endif
 
+#ifndef STATX_ATTR_DAX
+#define STATX_ATTR_DAX 0x00200000
+#endif
+
 #ifndef RAMFS_MAGIC
 #define RAMFS_MAGIC 0x858458f6
 #endif
 
 static int test_file = -1;
-static int memfd = -1, disk_file = -1, huge_file = -1;
-static enum { MEMFD, ON_DISK, OF_HUGE_PAGES } file_kind; /* which of them is the program's */
+static int memfd = -1, disk_file = -1, dax_file = -1, huge_file = -1;
+static enum { MEMFD, ON_DISK, DAX, OF_HUGE_PAGES } file_kind; /* which of them is the program's */
 static bool huge[MAX_PAGES]; /* which pages of this process are huge; a child inherits it */
 static long pool_before = -1; /* the pool's size before we changed it */
 static long pool_wanted = -1; /* how many pages it must have; -1: as many as a program takes */
@@ -44,6 +49,17 @@ static int disk_file_open(void)
 	return 0;
 }
 
+/* A file without a name that is mapped as it lies in persistent memory; a guest has the file system. */
+static int dax_file_open(void)
+{
+	struct statx found;
+
+	dax_file = open("/dax", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (dax_file < 0 || statx(dax_file, "", AT_EMPTY_PATH, 0, &found))
+		return -errno;
+	return found.stx_attributes & STATX_ATTR_DAX ? 0 : -EOPNOTSUPP;
+}
+
 /* How much one of its pages is. */
 static size_t file_unit(void)
 {
@@ -65,7 +81,7 @@ static void file_renew(void)
 		memfd = memfd_create("pageherd", MFD_CLOEXEC);
 	if (file_kind == OF_HUGE_PAGES)
 		huge_file = memfd_create("pageherd", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
-	test_file = file_kind == MEMFD ? memfd : file_kind == ON_DISK ? disk_file : huge_file;
+	test_file = (int[]){ memfd, disk_file, dax_file, huge_file }[file_kind];
 	if (ftruncate(test_file, 0) || ftruncate(test_file, file_offset(MAX_PAGES)))
 		test_file = -1; /* every step that needs it fails */
 }

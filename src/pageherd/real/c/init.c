@@ -190,6 +190,16 @@ static void mount_disk(void)
         record("fact disk %s", strerror(errno));
 }
 
+/* A file system on persistent memory, whose files are mapped as they lie there. */
+static void mount_dax(void)
+{
+    mkdir("/dax", 0755);
+    for (int attempt = 0; attempt < 100 && access("/dev/pmem0", F_OK); attempt++)
+        usleep(access("/sys/bus/nd", F_OK) ? 0 : 10000); /* a moment after its driver */
+    if (!ext2_make("/dev/pmem0") || mount("/dev/pmem0", "/dax", "ext4", 0, "dax"))
+        record("fact dax %s", strerror(errno));
+}
+
 static void bind_edu_to_vfio(void)
 {
     put("/sys/bus/pci/drivers/vfio-pci/new_id", "1234 11e8");
@@ -300,6 +310,7 @@ int main(void)
         set_levers();
         make_null_block_device();
         mount_disk();
+        mount_dax();
         bind_edu_to_vfio();
         report_facts();
         run();

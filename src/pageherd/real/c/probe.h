@@ -111,6 +111,7 @@ static void probe(void)
 	report("soft-dirty", soft_dirty_works(pagemap));
 	report("forced-writes", forced_write_works());
 	report("tmpfile", -disk_file_open());
+	report("dax", -dax_file_open());
 	report("hugetlb", -huge_page_works());
 	error = find_nodes();
 	report("nodes", error);

@@ -123,6 +123,8 @@ static bool read_file_kind(const char *line)
 {
 	if (!strcmp(line, "file tmpfile\n"))
 		file_kind = ON_DISK;
+	else if (!strcmp(line, "file dax\n"))
+		file_kind = DAX;
 	else if (!strcmp(line, "file hugetlb\n"))
 		file_kind = OF_HUGE_PAGES;
 	if (file_kind == OF_HUGE_PAGES && !pool_error)
