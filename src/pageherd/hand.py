@@ -432,6 +432,14 @@ class Process:
         """
         self._must("write", page, value)
 
+    def write_stale(self, page: Page, value: int) -> None:
+        """A store by a processor that has the page's entry in its TLB.
+
+        Raises:
+            OperationFailed: SIGSEGV.
+        """
+        self._must("write_stale", page, value)
+
     def mmap(self, page: Page | str | None = None) -> Page:
         """A private anonymous mapping, readable and writable, of a page, a name, or a new page."""
         chosen = page if isinstance(page, Page) else self._machine.page(page)

@@ -9,12 +9,15 @@ import pytest
 from pageherd.machine import state as st
 from pageherd.machine import steps
 from pageherd.machine.folio import set_flag
+from pageherd.machine.jit import helper
 from planted import StepFunction, caught, contradicted, sound
 
 KERNELS = ("linux-5.10", "linux-6.12")
 
 _register = sound(steps.UFFD_REGISTER)
 _protect = sound(steps.UFFD_PROTECT)
+_flush = sound(steps.UFFD_FLUSH)
+_stale_store = sound(steps.STALE_STORE)
 _copy = sound(steps.UFFD_COPY)
 _continue = sound(steps.UFFD_CONTINUE)
 _move = sound(steps.UFFD_MOVE)
@@ -42,6 +45,31 @@ def protecting_keeps_the_write_bit(s: Any, t: int, k: Any) -> int:
     following = _protect(s, t, k)
     s.pte[mm, page] |= writable
     return following
+
+
+def flush_keeps_mmap_lock(s: Any, t: int, k: Any) -> int:
+    mm = s.t_mm[t]
+    following = _flush(s, t, k)
+    s.mm_readers[mm] += 1
+    return following
+
+
+@helper
+def flushed_entries_come_back(s: Any) -> None:
+    for u in range(s.t_pc.shape[0]):
+        if s.t_pc[u] == steps.UFFD_FLUSH and s.t_pte[u] == 0:
+            s.t_pte[u] = st.PTE_PRESENT | st.PTE_DIRTY | st.PTE_WRITE
+
+
+def write_fault_flushes_nothing(s: Any, t: int, k: Any) -> int:
+    following = _wp(s, t, k)
+    flushed_entries_come_back(s)
+    return following
+
+
+def stale_entry_outlives_the_flush(s: Any, t: int, k: Any) -> int:
+    flushed_entries_come_back(s)
+    return _stale_store(s, t, k)
 
 
 def filled_page_counts_no_mapping(s: Any, t: int, k: Any) -> int:
@@ -150,6 +178,9 @@ def unmerging_never_ends(s: Any, t: int, k: Any) -> int:
 
 FAULTS: tuple[tuple[int, StepFunction], ...] = (
     (steps.UFFD_PROTECT, unprotecting_makes_everything_writable),
+    (steps.UFFD_FLUSH, flush_keeps_mmap_lock),
+    (steps.WP, write_fault_flushes_nothing),
+    (steps.STALE_STORE, stale_entry_outlives_the_flush),
     (steps.UFFD_COPY, filled_page_counts_no_mapping),
     (steps.UFFD_COPY, filled_page_has_two_references),
     (steps.UFFD_CONTINUE, cached_page_is_mapped_without_a_reference),

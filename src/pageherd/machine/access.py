@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.huge import set_entry, touch_written
-from pageherd.machine.jit import KernelRecord, step
+from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import mmap_read_lock, mmap_read_unlock
 from pageherd.machine.pte import is_shared, pte_of
@@ -13,6 +13,7 @@ from pageherd.machine.state import (
     COST_WRITES,
     FAULT_TOUCH,
     FAULT_WRITE,
+    NONE,
     OK,
     PTE_DIRTY,
     PTE_PRESENT,
@@ -23,7 +24,17 @@ from pageherd.machine.state import (
     VM_READ,
     VM_WRITE,
 )
+from pageherd.machine.tlb import stale_frame
 from pageherd.machine.watch import note_load, note_store
+
+
+@helper
+def store(s: State, t: int, mm: int, page: int, frame: int) -> None:
+    """The value arrives in the frame."""
+    s.content[frame] = s.t_value[t]
+    s.cost[COST_WRITES] += 1
+    note_store(s, mm, frame, int(s.t_value[t]), False, is_shared(s, mm, page))
+    s.t_result[t] = OK
 
 
 @step(steps.ACCESS)
@@ -56,13 +67,24 @@ def access(s: State, t: int, k: KernelRecord) -> int:
         s.t_result[t] = OK
     elif write:
         set_entry(s, mm, page, pte | PTE_DIRTY | PTE_SOFT_DIRTY)
-        s.content[frame] = s.t_value[t]
-        s.cost[COST_WRITES] += 1
-        note_store(s, mm, frame, int(s.t_value[t]), False, is_shared(s, mm, page))
-        s.t_result[t] = OK
+        store(s, t, mm, page, frame)
     else:
         s.cost[COST_READS] += 1
         note_load(s, mm, page, int(s.content[frame]))
         s.t_result[t] = s.content[frame]
     s.t_page[t] = page + 1
     return steps.ACCESS if page + 1 < s.t_end[t] else steps.IDLE
+
+
+@step(steps.STALE_STORE)
+def stale_store(s: State, t: int, k: KernelRecord) -> int:
+    """A store by a processor that has kept the page's entry in its TLB, if that is not flushed.
+
+    It looks at no entry and takes no fault.  After the flush it is a store as any other.
+    """
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    frame = stale_frame(s, mm, page)
+    if frame == NONE:
+        return steps.ACCESS
+    store(s, t, mm, page, frame)
+    return steps.IDLE

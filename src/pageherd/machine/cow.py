@@ -50,6 +50,7 @@ from pageherd.machine.questions import (
     REUSE_PAGE,
     UNSHARE_IN_PLACE,
     WAIT_FOR_LOCK,
+    WP_FLUSHES,
 )
 from pageherd.machine.rmap import page_remove_rmap
 from pageherd.machine.state import (
@@ -71,11 +72,13 @@ from pageherd.machine.state import (
     PTE_WRITE,
     UFFD_WP_ASYNC,
     VM_READ,
+    VM_UFFD_WP,
     VM_WRITE,
     ZERO_FRAME,
     ask,
 )
 from pageherd.machine.swap import free_swap_cache
+from pageherd.machine.tlb import flush_tlb_page, mm_tlb_flush_pending
 
 
 @helper
@@ -130,14 +133,25 @@ def is_told(s: State, mm: int, page: int) -> bool:
 
 
 @helper
+def flush_deferred(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
+    """do_wp_page(): UFFDIO_WRITEPROTECT may not have flushed yet; some kernels do it for them."""
+    if int(s.vma[mm, page]) & VM_UFFD_WP and mm_tlb_flush_pending(s, mm):
+        if ask(s, t, k, WP_FLUSHES, int(s.pte_to[mm, page])):
+            flush_tlb_page(s, mm, page)
+            s.cost[COST_TLB_FLUSHES] += 1
+
+
+@helper
 def do_wp_page(s: State, t: int, k: KernelRecord, mm: int, page: int) -> int:
     """do_wp_page(), page-table lock held: reuse the page, copy it, or (until 5.8) wait for it.
 
     A write to a page that a userfaultfd protects is told to that first; an unshare fault is not.
     """
     unshare = (int(s.t_fault[t]) & FAULT_UNSHARE) != 0
-    if not unshare and is_told(s, mm, page):
-        return handle_userfault(s, t, mm)
+    if not unshare:
+        if is_told(s, mm, page):
+            return handle_userfault(s, t, mm)
+        flush_deferred(s, t, k, mm, page)
     remember_pte(s, t, mm, page)
     frame = int(s.pte_to[mm, page])
     if is_shared(s, mm, page):  # wp_page_shared(), wp_pfn_shared()

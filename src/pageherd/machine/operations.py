@@ -193,6 +193,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
     {
         "read": _access(0),
         "write": _access(FAULT_WRITE),
+        "write_stale": lambda o: replace(_access(FAULT_WRITE)(o), pc=steps.STALE_STORE),
         "populate_read": _access(FAULT_TOUCH),
         "populate_write": _access(FAULT_WRITE | FAULT_TOUCH),
         "mmap": _zap(TAKE_OVER, steps.MMAP),

@@ -192,7 +192,8 @@ FILE_HUGE_FITS: Final = 120
 KSM_COUNTS_MERGING: Final = 121
 FILE_HUGE_COW: Final = 122
 DAX_COUNTS: Final = 123
-NR_QUESTIONS: Final = 124
+WP_FLUSHES: Final = 124
+NR_QUESTIONS: Final = 125
 
 
 @dataclass(frozen=True, slots=True)
@@ -545,6 +546,11 @@ QUESTIONS: Final = (
     Question(
         DAX_COUNTS,
         "do mappings of a page of a DAX file count, and hold it, as those of other files do?",
+        _YES_NO,
+    ),
+    Question(
+        WP_FLUSHES,
+        "does a write fault flush the TLB entry that a userfaultfd call has yet to flush?",
         _YES_NO,
     ),
 )

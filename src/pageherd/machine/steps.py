@@ -13,6 +13,7 @@ BLOCKED: Final = -1  # a step returns this when a lock it needs is taken: nothin
 
 # access.py: loads and stores of user space
 ACCESS: Final = 1
+STALE_STORE: Final = 123
 # fault.py: handle_pte_fault, do_anonymous_page
 FAULT: Final = 2
 ANON_ALLOC: Final = 3
@@ -139,6 +140,7 @@ UFFD_COPY: Final = 100
 UFFD_MOVE: Final = 101
 UFFD_RWPROTECT: Final = 118
 UFFD_CONTINUE: Final = 121
+UFFD_FLUSH: Final = 122
 # numa.py: change_prot_numa
 NUMA_HINT: Final = 102
 # zap.py: MADV_GUARD_REMOVE
@@ -165,6 +167,6 @@ MTHP: Final = 107
 MERGE_ANY: Final = 108
 UNMERGE_ANY: Final = 109
 # ksm.py: /proc/PID/ksm_merging_pages
-KSM_MERGING: Final = 122
+KSM_MERGING: Final = 124
 
-NR_STEPS: Final = 123
+NR_STEPS: Final = 125

@@ -38,6 +38,7 @@ from pageherd.machine.pte import (
     is_shared,
     may_write,
     pte_of,
+    remember_pte,
     restore_none,
     set_pte,
     tracks_access,
@@ -96,6 +97,7 @@ from pageherd.machine.state import (
     ask,
     ask_value,
 )
+from pageherd.machine.tlb import flush_tlb_page
 from pageherd.machine.vma import may_upgrade, readable_migration_entry
 from pageherd.machine.watch import move_attached
 
@@ -215,21 +217,32 @@ def unprotect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None
 def uffd_protect(s: State, t: int, k: KernelRecord) -> int:
     """mwriteprotect_range(): UFFDIO_WRITEPROTECT, on or off; ENOENT where nothing is registered.
 
-    Or where it is not for that.
+    Or where it is not for that.  The entry changes; the flush comes later.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
         return steps.BLOCKED
     s.t_result[t] = SEGV
-    if int(s.vma[mm, page]) & VM_UFFD_WP:
-        split_huge_pmd(s, t, k, mm, page)
-        if s.t_value[t]:
-            protect_pte(s, t, k, mm, page)
-        else:
-            unprotect_pte(s, t, k, mm, page)
-        s.cost[COST_TLB_FLUSHES] += 1
-        s.t_result[t] = OK
+    if (int(s.vma[mm, page]) & VM_UFFD_WP) == 0:
+        mmap_read_unlock(s, t, mm)
+        return steps.IDLE
+    split_huge_pmd(s, t, k, mm, page)
+    remember_pte(s, t, mm, page)
+    if s.t_value[t]:
+        protect_pte(s, t, k, mm, page)
+    else:
+        unprotect_pte(s, t, k, mm, page)
+    return steps.UFFD_FLUSH
+
+
+@step(steps.UFFD_FLUSH)
+def uffd_flush(s: State, t: int, k: KernelRecord) -> int:
+    """change_protection_range(): flush_tlb_range() at its end; tlb_finish_mmu() since v5.19."""
+    mm, page = int(s.t_mm[t]), int(s.t_page[t])
+    flush_tlb_page(s, mm, page)
+    s.cost[COST_TLB_FLUSHES] += 1
     mmap_read_unlock(s, t, mm)
+    s.t_result[t] = OK
     return steps.IDLE
 
 
@@ -251,16 +264,16 @@ def uffd_rwprotect(s: State, t: int, k: KernelRecord) -> int:
     if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
         return steps.BLOCKED
     s.t_result[t] = SEGV
-    if tracks_access(s, mm, page):
-        split_huge_pmd(s, t, k, mm, page)
-        if s.t_value[t]:
-            rwprotect_pte(s, t, k, mm, page)
-        else:
-            unprotect_pte(s, t, k, mm, page)
-        s.cost[COST_TLB_FLUSHES] += 1
-        s.t_result[t] = OK
-    mmap_read_unlock(s, t, mm)
-    return steps.IDLE
+    if not tracks_access(s, mm, page):
+        mmap_read_unlock(s, t, mm)
+        return steps.IDLE
+    split_huge_pmd(s, t, k, mm, page)
+    remember_pte(s, t, mm, page)
+    if s.t_value[t]:
+        rwprotect_pte(s, t, k, mm, page)
+    else:
+        unprotect_pte(s, t, k, mm, page)
+    return steps.UFFD_FLUSH
 
 
 @helper

@@ -69,6 +69,12 @@ VERBS: Mapping[str, Verb] = _table(
     # memory accesses
     Verb("read", _PAGE, Result.VALUE, "a load"),
     Verb("write", (Kind.PAGE, Kind.VALUE), Result.STATUS, "a store", ranges=True),
+    Verb(
+        "write_stale",
+        (Kind.PAGE, Kind.VALUE),
+        Result.STATUS,
+        "a store by a processor that has the page's entry in its TLB",
+    ),
     # address space
     Verb(
         "mmap",

@@ -305,6 +305,7 @@ NOT_STEERABLE: Final[Mapping[str, str]] = MappingProxyType(
         "writeback": "the end of write-back to a real device cannot be held back",
         "khugepaged": "nothing tells khugepaged which range to look at",
         "numa_hint": "nothing tells NUMA balancing which page to mark",
+        "write_stale": "nothing keeps an entry in the TLB of a processor until it is used",
         "get": "no call of this kernel takes a lasting reference with these FOLL_ flags",
         "pin": "no call of this kernel takes a lasting pin with these FOLL_ flags",
     }

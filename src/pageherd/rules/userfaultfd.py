@@ -13,6 +13,7 @@ from pageherd.machine.questions import (
     UFFD_KNOWS,
     UFFD_MREMAP_CLEARS,
     UFFD_UPGRADES,
+    WP_FLUSHES,
     YES,
 )
 from pageherd.machine.state import (
@@ -99,6 +100,10 @@ UNPROTECT.group(
     "uffd_wp_range, MM_CP_TRY_CHANGE_WRITABLE; read in 6.12: as `mprotect-upgrade` says",
     yes,
 )
+
+FLUSH = decision_point("wp-flush", WP_FLUSHES, kernel_function="do_wp_page")
+FLUSH.group("never", "do_wp_page; until v5.11", no)
+FLUSH.group("if-pending", "do_wp_page; v5.12 and 5.10.y (6ce64428d620)", yes)
 
 HUGETLB = decision_point(
     "uffd-hugetlb",
