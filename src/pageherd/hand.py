@@ -591,6 +591,22 @@ class Process:
         """UFFDIO_CONTINUE: map the page that the page cache has."""
         return self._do("uffd_continue", page)
 
+    def device_exclusive(self, page: Page) -> Value:
+        """make_device_exclusive(): a device has the page until the processor takes it back."""
+        return self._do("device_exclusive", page)
+
+    def migrate_to_device(self, page: Page) -> Value:
+        """migrate_vma_setup(): the page goes to a device's memory until the processor wants it."""
+        return self._do("migrate_to_device", page)
+
+    def device_read(self, page: Page) -> Value:
+        """A device's load from a page that it has."""
+        return self._do("device_read", page)
+
+    def device_write(self, page: Page, value: int) -> Value:
+        """A device's store to a page that it has."""
+        return self._do("device_write", page, value)
+
     def uffd_copy(self, page: Page, value: int) -> Value:
         """UFFDIO_COPY: fill a page where nothing is."""
         return self._do("uffd_copy", page, value)

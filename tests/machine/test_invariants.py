@@ -61,7 +61,7 @@ def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
         if pte & st.PTE_WRITE and not vma & st.VM_WRITE and not hugetlb:
             yield "an entry is writable in a read-only mapping"
         tracked = not vma & st.VM_SOFTDIRTY and not pte & st.PTE_SOFT_DIRTY
-        if pte & st.PTE_WRITE and tracked and not hugetlb:
+        if pte & st.PTE_PRESENT and pte & st.PTE_WRITE and tracked and not hugetlb:
             yield "a write that is tracked would be missed"
         of_file = bool(pte & st.PTE_PRESENT and is_of_file(s, to))
         if pte & st.PTE_PRESENT and hugetlb != bool(int(s["page_flags"][to]) & st.PG_HUGETLB):
@@ -79,7 +79,8 @@ def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
         if pte & st.PTE_SWP_EXCLUSIVE and s["swap_count"][to] != 1:
             yield "an exclusive swap entry is not the only one"
         if not pte & st.PTE_PRESENT:
-            if pte & (st.PTE_WRITE | st.PTE_DIRTY):
+            remembered = st.PTE_WRITE if pte & st.PTE_DEVICE else 0
+            if pte & (st.PTE_WRITE | st.PTE_DIRTY) & ~remembered:
                 yield "write or dirty bit in an entry that is not present"
             continue
         if to == st.ZERO_FRAME:
@@ -101,7 +102,7 @@ def entry_violations(s: Any, kernel: Kernel) -> Iterator[str]:
 
 def marker_violations(s: Any) -> Iterator[str]:
     """Guard regions, hwpoison entries, and pages that may be dropped."""
-    mapped = st.PTE_PRESENT | st.PTE_SWAP | st.PTE_MIGRATION
+    mapped = st.PTE_PRESENT | st.PTE_SWAP | st.PTE_MIGRATION | st.PTE_DEVICE
     for mm, page, pte, to in entries(s):
         droppable = int(s["vma"][mm, page]) & st.VM_DROPPABLE
         if pte & st.PTE_GUARD and (pte & (mapped | st.PTE_HWPOISON) or to):
@@ -155,7 +156,8 @@ def frame_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             yield "a free frame is not clean"
         if free:
             continue
-        maps = sum(p & st.PTE_PRESENT and to == frame for _, _, p, to in entries(s))
+        kinds = st.PTE_PRESENT | st.PTE_MAPPED
+        maps = sum(bool(p & kinds) and to == frame for _, _, p, to in entries(s))
         if maps > s["refcount"][head]:
             yield "more mappings than references"
         exclusive = int(s["page_flags"][frame]) & st.PG_EXCLUSIVE
@@ -163,6 +165,14 @@ def frame_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             yield "a mark in a kernel that has none"
         if exclusive and maps > 1:
             yield "an exclusive page is mapped twice"
+        of_device = int(s["page_flags"][head]) & st.PG_DEVICE and not is_of_file(s, frame)
+        kinds = [
+            p & (st.PTE_PRESENT | st.PTE_DEVICE_PRIVATE)
+            for _, _, p, to in entries(s)
+            if to == frame
+        ]
+        if any(kinds) and (st.PTE_DEVICE_PRIVATE in kinds) != bool(of_device):
+            yield "a page of a device's memory is mapped as another one, or another one as such"
         slot = int(s["frame_slot"][frame]) - 1
         if exclusive and slot >= 0 and s["swap_count"][slot]:
             yield "a page is marked exclusive although a swap entry names it"

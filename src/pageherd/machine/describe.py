@@ -22,7 +22,6 @@ _PAGE_FLAGS: Final = (
     (st.PG_WRITEBACK, "write-back"),
     (st.PG_ISOLATED, "isolated"),
     (st.PG_FILE, "page cache"),
-    (st.PG_PRIVATE, "buffers"),
     (st.PG_HUGETLB, "hugetlb"),
     (st.PG_KSM, "KSM"),
     (st.PG_STABLE_NODE, "stable node"),
@@ -63,6 +62,13 @@ def entry(s: State, mm: int, page: int) -> str:
         kind = "for writing" if pte & st.PTE_WRITE else "for reading"
         mark = ", exclusive" if pte & st.PTE_SWP_EXCLUSIVE else ""
         return f"migration entry {kind}{mark}, frame {to}{tracked}"
+    if pte & st.PTE_DEVICE_EXCLUSIVE:
+        kind = " for writing" if pte & st.PTE_WRITE else ""
+        kind += ", mapped" if pte & st.PTE_MAPPED else ""
+        return f"device-exclusive entry{kind}, frame {to}{tracked}"
+    if pte & st.PTE_DEVICE_PRIVATE:
+        kind = "for writing" if pte & st.PTE_WRITE else "for reading"
+        return f"device-private entry {kind}, frame {to}{tracked}"
     if pte & st.PTE_GUARD:
         return "a guard region"
     if pte & st.PTE_HWPOISON:
@@ -75,11 +81,14 @@ def entry(s: State, mm: int, page: int) -> str:
 
 
 def _marks(s: State, flags: int) -> list[str]:
-    """The flags of a frame in words; of a page of a DAX file one means something else."""
+    """The flags of a frame in words; two of them mean something else of other pages."""
     if flags & st.PG_FILE and s["file_kind"] == st.FILE_DAX:
         marks = ((st.PG_DIRTY, "dirty"), (st.PG_FILE, "DAX file"), (st.PG_DEVMAP, "devmap"))
         return [word for flag, word in marks if flags & flag]
-    return [word for flag, word in _PAGE_FLAGS if flags & flag]
+    words = [word for flag, word in _PAGE_FLAGS if flags & flag]
+    if flags & st.PG_PRIVATE:
+        words.append("buffers" if flags & st.PG_FILE else "memory of a device")
+    return words
 
 
 def frame(s: State, number: int) -> list[str]:
@@ -203,7 +212,7 @@ def reasons(before: State, after: State, labels: Labels, owner: int) -> Iterator
 
 def _shows(s: State, mm: int, page: int, number: int) -> bool:
     pte, to = int(s["pte"][mm, page]), int(s["pte_to"][mm, page])
-    if pte & (st.PTE_PRESENT | st.PTE_MIGRATION):
+    if pte & (st.PTE_PRESENT | st.PTE_MIGRATION | st.PTE_DEVICE):
         return to == number
     return bool(pte & st.PTE_SWAP) and int(s["slot_frame"][to]) - 1 == number
 

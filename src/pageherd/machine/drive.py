@@ -18,7 +18,13 @@ from pageherd.machine.jit import (
 from pageherd.machine.layout import State, States
 from pageherd.machine.operations import FRAME_OF_PAGE, FRAME_OF_REF
 from pageherd.machine.pte import pte_of
-from pageherd.machine.state import NONE, PTE_MIGRATION, PTE_PRESENT, PTE_SWAP
+from pageherd.machine.state import (
+    NONE,
+    PTE_DEVICE,
+    PTE_MIGRATION,
+    PTE_PRESENT,
+    PTE_SWAP,
+)
 from pageherd.machine.steps import BLOCKED, IDLE
 from pageherd.machine.watch import PROGRESS, breach
 
@@ -29,7 +35,7 @@ STEP_LIMIT: Final = 4000  # of one operation, and as many again per hundred page
 def frame_shown(s: State, mm: int, page: int) -> int:
     """The frame that a page maps, or that the swap cache has for it; NONE if there is none."""
     pte = pte_of(s, mm, page)
-    if pte & (PTE_PRESENT | PTE_MIGRATION):
+    if pte & (PTE_PRESENT | PTE_MIGRATION | PTE_DEVICE):
         return int(s.pte_to[mm, page])
     if pte & PTE_SWAP:
         return int(s.slot_frame[int(s.pte_to[mm, page])]) - 1

@@ -41,6 +41,8 @@ from pageherd.machine.state import (
     NONE,
     NOTIFIED,
     PG_HUGETLB,
+    PTE_DEVICE,
+    PTE_DEVICE_EXCLUSIVE,
     PTE_DIRTY,
     PTE_GUARD,
     PTE_HUGE,
@@ -117,6 +119,8 @@ def fault(s: State, t: int, k: KernelRecord) -> int:
         return migration_entry_wait(s, t, k, int(s.pte_to[mm, page]))
     s.cost[COST_FAULTS] += 1
     remember_pte(s, t, mm, page)
+    if pte & PTE_DEVICE:
+        return steps.EXCLUSIVE_FAULT if pte & PTE_DEVICE_EXCLUSIVE else steps.MIGRATE_TO_RAM
     if pte & (PTE_GUARD | PTE_HWPOISON):
         return refuse(s, t, mm)
     if is_hugetlb(s, mm, page):

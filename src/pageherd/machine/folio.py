@@ -9,6 +9,7 @@ from pageherd.machine.state import (
     COST_ATOMICS,
     HOLD_FRAME,
     NONE,
+    PG_DEVICE,
     PG_DEVMAP,
     PG_EXCLUSIVE,
     PG_FILE,
@@ -161,6 +162,12 @@ def is_normal(s: State, frame: int) -> bool:
     devmap = PG_FILE | PG_DEVMAP
     flags = int(s.page_flags[compound_head(s, frame)])
     return frame != ZERO_FRAME and (flags & devmap) != devmap
+
+
+@helper
+def is_device_page(s: State, frame: int) -> bool:
+    """is_device_private_page(): memory of a device, which the processor cannot access."""
+    return is_anon(s, frame) and has_flag(s, frame, PG_DEVICE)
 
 
 @helper

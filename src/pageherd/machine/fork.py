@@ -1,25 +1,32 @@
 """fork: dup_mmap and copy_page_range, one page at a time.
 
 The page-table lock is held from the decision about a page until the child's entry is in place, so
-only gup-fast, which takes no lock, can look between those steps.  fork never takes the page lock.
+only gup-fast, which takes no lock, can look between those steps.  fork never waits for page locks.
 """
 
 from __future__ import annotations
 
 from pageherd.machine import steps
 from pageherd.machine.anon_vma import anon_vma_fork, has_pte_table
+from pageherd.machine.device import restore_exclusive_pte
 from pageherd.machine.fault import map_new_anon
 from pageherd.machine.folio import alloc_frame, clear_flag, is_anon, is_normal, page_ref_add
 from pageherd.machine.huge import set_pmd, split_huge_pmd
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
-from pageherd.machine.lock import mmap_write_lock, mmap_write_unlock, ptl_taken
+from pageherd.machine.lock import (
+    locked_by_other,
+    mmap_write_lock,
+    mmap_write_unlock,
+    ptl_taken,
+)
 from pageherd.machine.pool import alloc_huge_page
 from pageherd.machine.pte import (
     is_hugetlb,
     is_shared,
     may_write,
     pte_of,
+    readable_device_entry,
     restore_none,
     set_pte,
     tracks_access,
@@ -50,6 +57,8 @@ from pageherd.machine.state import (
     NONE,
     OK,
     PG_EXCLUSIVE,
+    PTE_DEVICE_EXCLUSIVE,
+    PTE_DEVICE_PRIVATE,
     PTE_DIRTY,
     PTE_HUGE,
     PTE_MIGRATION,
@@ -162,6 +171,20 @@ def pte_of_child(s: State, t: int, k: KernelRecord, mm: int, child: int, page: i
     return pte
 
 
+@helper
+def share_device_page(
+    s: State, t: int, k: KernelRecord, mm: int, child: int, page: int, of_child: int
+) -> None:
+    """copy_nonpresent_pte(): a page in a device's memory is shared, since nobody can pin it."""
+    frame = int(s.pte_to[mm, page])
+    page_ref_add(s, frame, 1)
+    clear_flag(s, frame, PG_EXCLUSIVE)
+    s.pte[mm, page] = readable_device_entry(pte_of(s, mm, page))
+    page_add_rmap(s, t, k, frame, child, page)
+    set_pte(s, child, page, readable_device_entry(of_child), frame)
+    note_fork(s, mm, child, page, True)
+
+
 @step(steps.FORK_PAGE)
 def fork_page(s: State, t: int, k: KernelRecord) -> int:
     """copy_pte_range(): what becomes of this page in the child?"""
@@ -188,6 +211,11 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
         s.vma[child, page] = int(s.vma[child, page]) | VM_PTE_TABLE
     s.mm_ptl[mm] = t + 1
     pte, to = pte_of(s, mm, page), int(s.pte_to[mm, page])
+    if pte & PTE_DEVICE_EXCLUSIVE:  # copy_nonpresent_pte(): present first, then copied as such
+        if locked_by_other(s, t, to):
+            return fail(s, t, mm, child)  # EBUSY, which becomes ENOMEM
+        restore_exclusive_pte(s, t, k, mm, page)
+        pte = pte_of(s, mm, page)
     if pte & PTE_HUGE:
         return fork_huge(s, t, k, mm, child, page)
     of_child = pte_of_child(s, t, k, mm, child, page)
@@ -203,6 +231,9 @@ def fork_page(s: State, t: int, k: KernelRecord) -> int:
         s.pte[mm, page] = pte & ~(PTE_WRITE | PTE_SWP_EXCLUSIVE)
         set_pte(s, child, page, of_child & ~(PTE_WRITE | PTE_SWP_EXCLUSIVE), to)
         note_fork(s, mm, child, page, True)
+        return next_page(s, t)
+    if pte & PTE_DEVICE_PRIVATE:
+        share_device_page(s, t, k, mm, child, page, of_child)
         return next_page(s, t)
     if (pte & PTE_PRESENT) == 0 or not is_normal(s, to):
         set_pte(s, child, page, of_child, to)
@@ -285,7 +316,7 @@ def unlock_parent(s: State, t: int, mm: int) -> None:
 
 @helper
 def fail(s: State, t: int, mm: int, child: int) -> int:
-    """dup_mm(): a page could not be copied, so all that the child has by now is unmapped again."""
+    """dup_mm(): an entry could not be copied, so what the child has by now is unmapped again."""
     s.mm_ptl[mm] = 0
     unlock_parent(s, t, mm)
     s.t_mm[t] = child

@@ -93,6 +93,7 @@ BY_IO_URING: Final = 1
 BY_DIRECT_IO: Final = 2  # an O_DIRECT read
 BY_HWPOISON: Final = 3
 BY_OFFLINE: Final = 4
+BY_DEVICE: Final = 5  # make_device_exclusive()
 
 
 @helper
@@ -339,6 +340,8 @@ def gup_done(s: State, t: int, k: KernelRecord) -> int:
     """
     mm, page, frame = int(s.t_mm[t]), int(s.t_page[t]), int(s.t_frame[t])
     foll = int(s.t_foll[t]) & ~(FOLL_COW | FOLL_BREAK_COW)
+    if s.t_other[t] == BY_DEVICE:
+        return steps.EXCLUSIVE_LOCK  # with mmap_lock
     mmap_read_unlock(s, t, mm)
     if s.t_ref[t] == NO_REF:
         if s.t_other[t] == BY_HWPOISON:

@@ -1,6 +1,7 @@
 """Migration of one folio to other frames: move_pages() and compaction (migrate_pages).
 
-A hugetlb page goes the same way (unmap_and_move_huge_page).
+A hugetlb page goes the same way (unmap_and_move_huge_page), and a page to a device's memory
+(migrate_vma_pages).
 
 `t_frame` is the old folio, which the isolation holds, `t_new` the new one; both stay locked from
 MIGRATE_LOCK to MIGRATE_END.  Meanwhile each mapping is a migration entry that names the old page:
@@ -21,6 +22,7 @@ from pageherd.machine.folio import (
     folio_nr_pages,
     has_flag,
     is_anon,
+    is_device_page,
     is_exclusive,
     is_large,
     page_count,
@@ -33,7 +35,13 @@ from pageherd.machine.folio import (
 from pageherd.machine.huge import set_pmd
 from pageherd.machine.jit import KernelRecord, driver, helper, step
 from pageherd.machine.layout import State, States
-from pageherd.machine.lock import locked_by_other, ptl_taken, trylock_page, unlock_page
+from pageherd.machine.lock import (
+    locked_by_other,
+    mmap_read_unlock,
+    ptl_taken,
+    trylock_page,
+    unlock_page,
+)
 from pageherd.machine.lru import isolate_lru_page, lru_add_drain, lru_cache_add
 from pageherd.machine.pool import alloc_for_migration, isolate_hugetlb, move_hugetlb_state
 from pageherd.machine.pte import (
@@ -45,6 +53,7 @@ from pageherd.machine.pte import (
     wants_no_notice,
 )
 from pageherd.machine.questions import (
+    DEVICE_DROPS_SWAP,
     MIGRATION_COPIES_FIRST,
     MIGRATION_DIRTY,
     MIGRATION_DRAINS,
@@ -77,6 +86,7 @@ from pageherd.machine.state import (
     NONE,
     NR_CPUS,
     OK,
+    PG_DEVICE,
     PG_DIRTY,
     PG_EXCLUSIVE,
     PG_FILE,
@@ -89,8 +99,10 @@ from pageherd.machine.state import (
     PG_PRIVATE,
     PG_STABLE_NODE,
     PG_WRITEBACK,
+    PTE_DEVICE_PRIVATE,
     PTE_DIRTY,
     PTE_HUGE,
+    PTE_MAPPED,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SOFT_DIRTY,
@@ -103,11 +115,12 @@ from pageherd.machine.state import (
     ZERO_FRAME,
     ask,
 )
-from pageherd.machine.swap import has_mapping, in_swap_cache
+from pageherd.machine.swap import has_mapping, in_swap_cache, try_to_free_swap
 
 # t_other: who asks
 BY_MOVE_PAGES: Final = 1  # MIGRATE_SYNC: waits for write-back
 BY_SOFT_OFFLINE: Final = 2  # likewise; the old page is never used again
+TO_DEVICE: Final = 3  # migrate_vma_setup(): the new page is in a device's memory
 
 # t_seq: what the unmapping found
 WAS_MAPPED: Final = 1
@@ -192,8 +205,8 @@ def alloc_target(s: State, frame: int) -> int:
 
 @helper
 def putback(s: State, t: int, frame: int) -> None:
-    """putback_lru_page(); a hugetlb page is on no LRU list (folio_putback_hugetlb)."""
-    if not has_flag(s, frame, PG_HUGETLB):
+    """putback_lru_page(); not a hugetlb page (folio_putback_hugetlb) or one of a device."""
+    if not has_flag(s, frame, PG_HUGETLB) and not is_device_page(s, frame):
         lru_cache_add(s, t, frame)
 
 
@@ -212,6 +225,8 @@ def migrate_lock(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE  # the alarm is raised
     s.t_held[t] = int(s.t_held[t]) | HOLD_NEW
     trylock_page(s, t, int(s.t_new[t]))
+    if s.t_other[t] == TO_DEVICE:
+        set_flag(s, int(s.t_new[t]), PG_DEVICE)
     if has_flag(s, frame, PG_WRITEBACK):
         if s.t_other[t] != BY_MOVE_PAGES and s.t_other[t] != BY_SOFT_OFFLINE:
             s.t_result[t] = BUSY
@@ -317,6 +332,8 @@ def migrate_restore(s: State, t: int, k: KernelRecord) -> int:
     if (entry & PTE_WRITE and may_write(s, mm, page)) or wants_no_notice(s, t, k, mm, page):
         pte |= PTE_WRITE  # maybe_mkwrite(), or vm_page_prot
     pte = restore_none(s, mm, page, pte)
+    if is_device_page(s, frame):  # make_writable_device_private_entry(), or readable
+        pte = PTE_DEVICE_PRIVATE | PTE_MAPPED | (pte & (PTE_WRITE | PTE_SOFT_DIRTY | PTE_UFFD_WP))
     if is_anon(s, frame) and entry & (PTE_WRITE | PTE_SWP_EXCLUSIVE):
         if ask(s, t, k, MIGRATION_EXCLUSIVE, frame):
             set_exclusive(s, k, frame)
@@ -379,6 +396,14 @@ def fail(s: State, t: int) -> int:
     return steps.MIGRATE_RESTORE
 
 
+@helper
+def leaves_swap_cache(s: State, t: int, k: KernelRecord, frame: int) -> bool:
+    """migrate_vma_pages(): a page of the swap cache stays, if the kernel does not drop the slot."""
+    if not in_swap_cache(s, frame):
+        return True
+    return ask(s, t, k, DEVICE_DROPS_SWAP, frame) != 0 and try_to_free_swap(s, frame)
+
+
 @step(steps.MIGRATE_CHECK)
 def migrate_check(s: State, t: int, k: KernelRecord) -> int:
     """migrate_page_move_mapping(): no mapping and no reference may be left.
@@ -388,6 +413,8 @@ def migrate_check(s: State, t: int, k: KernelRecord) -> int:
     frame = int(s.t_frame[t])
     s.t_value[t] = 0  # where the walk of the restoring is
     if ask(s, t, k, STILL_MAPPED, frame) or held_by_others(s, frame):
+        return fail(s, t)
+    if s.t_other[t] == TO_DEVICE and not leaves_swap_cache(s, t, k, frame):
         return fail(s, t)
     if not ask(s, t, k, MIGRATION_COPIES_FIRST, frame):
         take_over(s, frame, int(s.t_new[t]))
@@ -412,7 +439,8 @@ def migrate_copy(s: State, t: int, k: KernelRecord) -> int:
         take_over(s, old, new)
     s.t_result[t] = OK
     putback(s, t, new)
-    if s.batch_limit != 0 and ask(s, t, k, MIGRATION_DRAINS, new):
+    drains = s.batch_limit != 0 and s.t_other[t] != TO_DEVICE
+    if drains and ask(s, t, k, MIGRATION_DRAINS, new):
         lru_add_drain(s, int(s.t_cpu[t]))
     return steps.MIGRATE_RESTORE
 
@@ -435,6 +463,7 @@ def migrate_end(s: State, t: int, k: KernelRecord) -> int:
         set_flag(s, old, PG_HWPOISON)
         page_ref_add(s, old, 1)
     put_page(s, old)
+    mmap_read_unlock(s, t, int(s.t_mm[t]))  # of who migrates to a device
     return steps.IDLE
 
 

@@ -9,6 +9,7 @@ from pageherd.machine.pte import is_hugetlb, pte_of
 from pageherd.machine.state import (
     ABSENT,
     PRESENT,
+    PTE_DEVICE,
     PTE_GUARD,
     PTE_HWPOISON,
     PTE_MIGRATION,
@@ -26,11 +27,11 @@ def pagemap(s: State, t: int, k: KernelRecord) -> int:
     """/proc/PID/pagemap bits 62 and 63; PAGEMAP_SCAN tells the zero page apart (6.7+).
 
     A migration entry reads as swapped, and so do markers, of userfaultfd (but not of hugetlb) and
-    guard regions, and hwpoison entries.
+    guard regions, hwpoison entries, and those of a page that a device has.
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     pte = pte_of(s, mm, page)
-    marked = PTE_GUARD | PTE_HWPOISON
+    marked = PTE_GUARD | PTE_HWPOISON | PTE_DEVICE
     marker = pte == PTE_UFFD_WP and not is_hugetlb(s, mm, page)
     if pte & (PTE_SWAP | PTE_MIGRATION | marked) or marker:
         s.t_result[t] = SWAPPED

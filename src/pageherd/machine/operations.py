@@ -16,6 +16,7 @@ import numpy as np
 from pageherd.machine import questions, steps
 from pageherd.machine.file import MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED
 from pageherd.machine.gup import (
+    BY_DEVICE,
     BY_DIRECT_IO,
     BY_HWPOISON,
     BY_IO_URING,
@@ -23,11 +24,13 @@ from pageherd.machine.gup import (
     FLAG_WORDS,
     NO_REF,
 )
+from pageherd.machine.migrate import TO_DEVICE
 from pageherd.machine.state import (
     FAULT_TOUCH,
     FAULT_WRITE,
     FOLL_FAST,
     FOLL_GET,
+    FOLL_WRITE,
     UFFD_EVENT_FORK,
     UFFD_EVENT_REMAP,
     UFFD_RWP,
@@ -175,6 +178,11 @@ def _inject_error(by: int) -> Builder:
     return lambda o: Operation(steps.GUP, mm=o.mm, page=o.page, other=by, ref=NO_REF, foll=foll)
 
 
+def _device_exclusive(o: Operands) -> Operation:
+    built = replace(_get(o), pc=steps.DEVICE_EXCLUSIVE, other=BY_DEVICE, ref=NO_REF)
+    return replace(built, foll=FOLL_GET | FOLL_WRITE)
+
+
 def _through(pc: int) -> Builder:
     return lambda o: Operation(pc, mm=o.mm, ref=o.ref, value=o.value)
 
@@ -247,6 +255,12 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
         "uffd_move": _on_page(steps.UFFD_MOVE),
         "pagemap_wp": _on_page(steps.PAGEMAP_WP),
         "ksm_merging_pages": _on_page(steps.KSM_MERGING),
+        "device_exclusive": _device_exclusive,
+        "migrate_to_device": lambda o: replace(
+            _on_page(steps.MIGRATE_TO_DEVICE)(o), other=TO_DEVICE
+        ),
+        "device_read": _on_page(steps.DEVICE_READ),
+        "device_write": _on_page(steps.DEVICE_WRITE),
         "fork": _on_page(steps.FORK_START),
         "vmsplice": _take(questions.FLAGS_VMSPLICE),
         "send_zerocopy": _take(questions.FLAGS_SEND_ZEROCOPY),

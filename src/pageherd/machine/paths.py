@@ -4,6 +4,7 @@ from pageherd.machine import (
     access,
     anon_folio,
     cow,
+    device,
     fault,
     file,
     fork,
@@ -31,4 +32,5 @@ PATHS = (
     *(access, fault, anon_folio, file, sync, hugetlb, cow, swapin, fork, gup),
     *(reclaim, zap, vma, reference, lru, observe),
     *(migrate, ksm, merge_any, lazyfree, userfaultfd, numa, memory_failure, khugepaged),
+    device,
 )

@@ -11,8 +11,10 @@ from pageherd.machine.state import (
     FILE_DISK,
     FOLL_COW,
     PG_LAZYFREE,
+    PTE_DEVICE_PRIVATE,
     PTE_HUGE,
     PTE_PROTNONE,
+    PTE_SOFT_DIRTY,
     PTE_UFFD_WP,
     PTE_WRITE,
     VM_DROPPABLE,
@@ -170,6 +172,17 @@ def untouched_value(s: State, mm: int, page: int) -> int:
     """What a mapping shows before the process has stored into it: the file's value, or zeros."""
     file = int(s.vma_file[mm, page])
     return file_value(s, file - 1) if file != 0 else 0
+
+
+@helper
+def readable_device_entry(pte: int) -> int:
+    """make_readable_device_private_entry(), make_readable_device_exclusive_entry().
+
+    Of a page in a device's memory the soft-dirty bit is lost with that.
+    """
+    if pte & PTE_DEVICE_PRIVATE and pte & PTE_WRITE:
+        pte &= ~PTE_SOFT_DIRTY
+    return pte & ~PTE_WRITE
 
 
 @helper

@@ -62,6 +62,10 @@ MARKED_FIRST: Final = 2
 # what a child's ksm_merging_pages begins with (KSM_COUNTS_MERGING)
 INHERITED: Final = 1
 ANEW: Final = 2
+# what a device-exclusive entry is (DEVICE_EXCLUSIVE)
+NO_SUCH_ENTRY: Final = 0
+UNMAPS_ITS_PAGE: Final = 1
+MAPS_ITS_PAGE: Final = 2
 # yes and no
 NO: Final = 0
 YES: Final = 1
@@ -193,7 +197,11 @@ KSM_COUNTS_MERGING: Final = 121
 FILE_HUGE_COW: Final = 122
 DAX_COUNTS: Final = 123
 WP_FLUSHES: Final = 124
-NR_QUESTIONS: Final = 125
+DEVICE_EXCLUSIVE: Final = 125
+DEVICE_RESTORES_WRITABLE: Final = 126
+DEVICE_FAULT_HOLDS: Final = 127
+DEVICE_DROPS_SWAP: Final = 128
+NR_QUESTIONS: Final = 129
 
 
 @dataclass(frozen=True, slots=True)
@@ -551,6 +559,22 @@ QUESTIONS: Final = (
     Question(
         WP_FLUSHES,
         "does a write fault flush the TLB entry that a userfaultfd call has yet to flush?",
+        _YES_NO,
+    ),
+    Question(DEVICE_EXCLUSIVE, "what is an entry by which a device has a page for itself?", ()),
+    Question(
+        DEVICE_RESTORES_WRITABLE,
+        "is a page that a device gives back mapped for writing?",
+        _YES_NO,
+    ),
+    Question(
+        DEVICE_FAULT_HOLDS,
+        "does the fault that takes a page back from a device hold the page?",
+        _YES_NO,
+    ),
+    Question(
+        DEVICE_DROPS_SWAP,
+        "does migration to a device drop a page's place in the swap cache?",
         _YES_NO,
     ),
 )

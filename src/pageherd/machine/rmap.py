@@ -28,6 +28,7 @@ from pageherd.machine.state import (
     NONE,
     PG_FILE,
     PG_PARTIALLY_MAPPED,
+    PTE_MAPPED,
     PTE_PRESENT,
     ask,
     out_of_range,
@@ -125,8 +126,11 @@ def is_of_folio(s: State, mm: int, page: int, file: int, nr: int) -> bool:
 
 @helper
 def maps_folio_here(s: State, mm: int, page: int, head: int) -> bool:
-    """Whether `page` of `mm` maps a page of the folio at `head`."""
-    if (int(s.pte[mm, page]) & PTE_PRESENT) == 0:
+    """Whether `page` of `mm` maps a page of the folio at `head`: check_pte().
+
+    So do some entries that are not present.
+    """
+    if (int(s.pte[mm, page]) & (PTE_PRESENT | PTE_MAPPED)) == 0:
         return False
     to = int(s.pte_to[mm, page])
     return head <= to < head + folio_nr_pages(s, head)

@@ -31,7 +31,14 @@ from pageherd.machine.lock import (
     ptl_taken,
 )
 from pageherd.machine.lru import lru_add_drain, lru_cache_add
-from pageherd.machine.pte import is_followed, may_write, pte_of, set_pte, set_swapbacked
+from pageherd.machine.pte import (
+    is_followed,
+    may_write,
+    pte_of,
+    restore_none,
+    set_pte,
+    set_swapbacked,
+)
 from pageherd.machine.questions import (
     COLLAPSE_REFUSES,
     COUNT_FOLIO,
@@ -56,6 +63,8 @@ from pageherd.machine.state import (
     PG_LRU,
     PG_PARTIALLY_MAPPED,
     PG_WRITEBACK,
+    PTE_DEVICE,
+    PTE_DEVICE_EXCLUSIVE,
     PTE_DIRTY,
     PTE_GUARD,
     PTE_HUGE,
@@ -156,7 +165,10 @@ def unmap_file_folio(s: State, t: int, k: KernelRecord, head: int) -> None:
 
 @helper
 def through_migration(s: State, t: int, k: KernelRecord, frame: int) -> None:
-    """remap_page(): the dirty bits of entries that were migration entries meanwhile."""
+    """remap_page(): the dirty bits of entries that were migration entries meanwhile.
+
+    A device has lost its page then, which is mapped read-only.
+    """
     pages = int(s.nr_pages)
     at = find_mapping(s, frame, 0, 0)
     while at != NONE:
@@ -165,6 +177,9 @@ def through_migration(s: State, t: int, k: KernelRecord, frame: int) -> None:
         if pte & PTE_DIRTY:
             kept = dirty_again(s, t, k, pte, frame)
             s.pte[mm, page] = kept if ask(s, t, k, MIGRATION_DIRTY, frame) else pte & ~PTE_DIRTY
+        if pte & PTE_DEVICE_EXCLUSIVE:
+            present = PTE_PRESENT | (pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+            s.pte[mm, page] = restore_none(s, mm, page, present)
         at = find_mapping(s, frame, (at + 1) // pages, (at + 1) % pages)
 
 
@@ -281,7 +296,7 @@ def scan_refuses(s: State, t: int, k: KernelRecord, mm: int, first: int) -> int:
             return BUSY  # SCAN_PTE_UFFD_WP
         if armed and (pte == 0 or frame == ZERO_FRAME):
             return BUSY  # SCAN_EXCEED_NONE_PTE: its userfaultfd may want to fill it
-        any_write = any_write or (pte & PTE_WRITE) != 0
+        any_write = any_write or (pte & (PTE_PRESENT | PTE_WRITE)) == PTE_PRESENT | PTE_WRITE
         if pte & PTE_PRESENT and is_anon(s, frame):
             if not has_flag(s, frame, PG_LRU) or locked_by_other(s, t, frame):
                 return BUSY
@@ -301,8 +316,8 @@ def collapse(s: State, t: int, k: KernelRecord) -> int:
 
     Each page is copied into one new folio, mapped by one entry; pages shared with other processes
     are theirs alone afterwards.  Swapped pages are swapped in first, if the others can be collapsed
-    (__collapse_huge_page_swapin()), and then all are looked at again.  The fault on a guard region
-    or poison fails.
+    (__collapse_huge_page_swapin()), what a device has comes back, and then all are looked at again.
+    The fault on a guard region or poison fails.
     """
     if s.nr_huge <= 1:
         s.t_result[t] = SEGV  # EINVAL: no huge page fits
@@ -325,11 +340,11 @@ def collapse(s: State, t: int, k: KernelRecord) -> int:
         return steps.IDLE
     s.t_result[t] = scan_refuses(s, t, k, mm, first)
     swapped = first
-    absent = PTE_SWAP | PTE_GUARD | PTE_HWPOISON
+    absent = PTE_SWAP | PTE_DEVICE | PTE_GUARD | PTE_HWPOISON
     while swapped < first + int(s.nr_huge) and (pte_of(s, mm, swapped) & absent) == 0:
         swapped += 1
     if s.t_result[t] == OK and swapped < first + int(s.nr_huge):
-        if (pte_of(s, mm, swapped) & PTE_SWAP) == 0:
+        if (pte_of(s, mm, swapped) & (PTE_SWAP | PTE_DEVICE)) == 0:
             s.t_result[t] = BUSY  # SCAN_FAIL
     if s.t_result[t] == OK and swapped < first + int(s.nr_huge):
         if not mmap_read_lock(s, t, mm):

@@ -74,6 +74,10 @@ PTE_PROTNONE: Final = 256  # pte_protnone(): present, but an access takes a NUMA
 PTE_UFFD_WP: Final = 128  # pte_uffd_wp(), pte_swp_uffd_wp(); alone: a marker, nothing is mapped
 PTE_HWPOISON: Final = 16384  # a hwpoison entry: nothing is mapped, and an access is a fault
 PTE_GUARD: Final = 8192  # PTE_MARKER_GUARD: nothing is mapped, and an access is a fault
+PTE_DEVICE_EXCLUSIVE: Final = 2048  # a device has the page; with PTE_WRITE the entry was writable
+PTE_DEVICE_PRIVATE: Final = 4096  # the page is in a device's memory; with PTE_WRITE it is writable
+PTE_DEVICE: Final = PTE_DEVICE_EXCLUSIVE | PTE_DEVICE_PRIVATE
+PTE_MAPPED: Final = 1024  # of an entry that is not present: it maps its page all the same
 
 # flags of a frame
 PG_EXCLUSIVE: Final = 1  # PageAnonExclusive
@@ -85,6 +89,7 @@ PG_LAZYFREE: Final = 64  # anonymous and not PageSwapBacked: MADV_FREE
 PG_DEVMAP: Final = PG_LAZYFREE  # of a page of a DAX file: its entries are pte_devmap()
 PG_FILE: Final = 128  # a page of the page cache, which holds a reference
 PG_PRIVATE: Final = 4096  # of a page of a file on disk: the buffers by which it is written
+PG_DEVICE: Final = PG_PRIVATE  # of an anonymous page: is_device_private_page()
 PG_HUGETLB: Final = 256  # a hugetlb page: one frame of the machine
 PG_KSM: Final = 32  # PageKsm
 PG_PARTIALLY_MAPPED: Final = 512  # on the deferred split queue

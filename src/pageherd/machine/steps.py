@@ -168,5 +168,17 @@ MERGE_ANY: Final = 108
 UNMERGE_ANY: Final = 109
 # ksm.py: /proc/PID/ksm_merging_pages
 KSM_MERGING: Final = 124
+# device.py: device-exclusive entries, memory of devices, what a device loads and stores
+DEVICE_EXCLUSIVE: Final = 125
+EXCLUSIVE_LOCK: Final = 126
+EXCLUSIVE_UNMAP: Final = 127
+EXCLUSIVE_REPLACE: Final = 128
+EXCLUSIVE_END: Final = 129
+EXCLUSIVE_FAULT: Final = 130
+EXCLUSIVE_RESTORE: Final = 131
+DEVICE_READ: Final = 132
+DEVICE_WRITE: Final = 133
+MIGRATE_TO_DEVICE: Final = 134
+MIGRATE_TO_RAM: Final = 135
 
-NR_STEPS: Final = 125
+NR_STEPS: Final = 136

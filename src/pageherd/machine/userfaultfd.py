@@ -61,6 +61,7 @@ from pageherd.machine.state import (
     NONE,
     OK,
     PG_RESTORE_RESERVE,
+    PTE_DEVICE,
     PTE_DIRTY,
     PTE_GUARD,
     PTE_HWPOISON,
@@ -186,7 +187,7 @@ def protect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None:
     pte = pte_of(s, mm, page) & ~PTE_PROTNONE
     if pte & PTE_MIGRATION:
         s.pte[mm, page] = readable_migration_entry(s, t, k, mm, page, pte) | PTE_UFFD_WP
-    elif pte & (PTE_PRESENT | PTE_SWAP | PTE_HWPOISON):
+    elif pte & (PTE_PRESENT | PTE_SWAP | PTE_HWPOISON | PTE_DEVICE):
         s.pte[mm, page] = (pte & ~PTE_WRITE) | PTE_UFFD_WP
     elif (pte & PTE_GUARD) == 0 and (
         int(s.mm_uffd[mm]) & UFFD_WP_UNPOPULATED or is_hugetlb(s, mm, page)
@@ -205,10 +206,9 @@ def unprotect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None
     if pte & PTE_MIGRATION:
         s.pte[mm, page] = readable_migration_entry(s, t, k, mm, page, pte)
         return
-    if (pte & PTE_PRESENT) == 0:
-        s.pte[mm, page] = pte
-        return
     s.pte[mm, page] = pte & ~PTE_WRITE
+    if (pte & PTE_PRESENT) == 0:
+        return
     if ask(s, t, k, UFFD_UPGRADES, 0) and may_upgrade(s, t, k, mm, page):
         s.pte[mm, page] = pte | PTE_WRITE
 
@@ -252,7 +252,7 @@ def rwprotect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None
     pte = pte_of(s, mm, page)
     if pte & PTE_MIGRATION:
         pte = readable_migration_entry(s, t, k, mm, page, pte)
-    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION | PTE_HWPOISON):
+    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION | PTE_HWPOISON | PTE_DEVICE):
         pte |= PTE_UFFD_WP
     s.pte[mm, page] = restore_none(s, mm, page, pte) if pte & PTE_PRESENT else pte
 
@@ -283,7 +283,7 @@ def is_taken(s: State, k: KernelRecord, mm: int, page: int) -> bool:
     In some kernels one of a guard region is a marker, too.
     """
     pte = pte_of(s, mm, page)
-    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION | PTE_HWPOISON):
+    if pte & (PTE_PRESENT | PTE_SWAP | PTE_MIGRATION | PTE_HWPOISON | PTE_DEVICE):
         return True
     return bool(pte & PTE_GUARD and ask_value(k, GUARD_KNOWS) & GUARD_STAYS)
 

@@ -175,6 +175,11 @@ VERBS: Mapping[str, Verb] = _table(
     # processes
     Verb("fork", (Kind.PROCESS,), Result.STATUS, "fork()"),
     Verb("exit", (), Result.STATUS, "_exit()"),
+    # devices that share the memory of a process
+    Verb("device_exclusive", _PAGE, Result.STATUS, "make_device_exclusive(), 5.14 and later"),
+    Verb("migrate_to_device", _PAGE, Result.STATUS, "migrate_vma_setup() to a device's memory"),
+    Verb("device_read", _PAGE, Result.VALUE, "a device's load from a page that it has"),
+    Verb("device_write", (Kind.PAGE, Kind.VALUE), Result.STATUS, "a device's store to it"),
     # huge pages
     Verb("hugepage", _HUGE, Result.STATUS, "madvise(MADV_HUGEPAGE)"),
     Verb("nohugepage", _HUGE, Result.STATUS, "madvise(MADV_NOHUGEPAGE)"),

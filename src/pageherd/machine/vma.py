@@ -27,6 +27,7 @@ from pageherd.machine.pte import (
     marked_page,
     may_write,
     pte_of,
+    readable_device_entry,
     restore_none,
     set_pte,
     tracks_access,
@@ -47,6 +48,7 @@ from pageherd.machine.state import (
     FAULT_TOUCH,
     FAULT_WRITE,
     OK,
+    PTE_DEVICE,
     PTE_DIRTY,
     PTE_GUARD,
     PTE_HUGE,
@@ -200,6 +202,8 @@ def change_protection(s: State, t: int, k: KernelRecord, mm: int, page: int, wan
             s.pte[mm, page] = pte | PTE_WRITE
     elif pte & PTE_MIGRATION:
         s.pte[mm, page] = readable_migration_entry(s, t, k, mm, page, pte)
+    elif pte & PTE_DEVICE:
+        s.pte[mm, page] = readable_device_entry(pte)
     vma_modify(s, k, mm, page, int(s.t_first[t]), int(s.t_end[t]))
 
 

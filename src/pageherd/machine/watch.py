@@ -22,6 +22,7 @@ from pageherd.machine.state import (
     LIVE,
     NONE,
     PG_FILE,
+    PTE_DEVICE,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SWAP,
@@ -51,8 +52,11 @@ def breach(s: State, promise: int) -> None:
 
 @helper
 def shows(s: State, mm: int, page: int, frame: int) -> bool:
-    """Whether `page` of `mm` shows `frame`: mapped, in migration, or swapped and in the cache."""
-    if int(s.pte[mm, page]) & (PTE_PRESENT | PTE_MIGRATION):
+    """Whether `page` of `mm` shows `frame`: mapped, in migration, or swapped and in the cache.
+
+    Or a device has it for itself.
+    """
+    if int(s.pte[mm, page]) & (PTE_PRESENT | PTE_MIGRATION | PTE_DEVICE):
         return bool(s.pte_to[mm, page] == frame)
     if (int(s.pte[mm, page]) & PTE_SWAP) == 0 or s.frame_slot[frame] == 0:
         return False

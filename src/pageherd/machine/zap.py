@@ -44,8 +44,10 @@ from pageherd.machine.state import (
     DEAD,
     HOLD_FRAME,
     OK,
+    PTE_DEVICE,
     PTE_GUARD,
     PTE_HUGE,
+    PTE_MAPPED,
     PTE_PRESENT,
     PTE_SWAP,
     PTE_UFFD_WP,
@@ -140,6 +142,16 @@ def drains(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
     return ask(s, t, k, ZAP_DRAINS, 0) != 0
 
 
+@helper
+def zap_nonpresent_pte(
+    s: State, t: int, k: KernelRecord, mm: int, page: int, pte: int, frame: int
+) -> None:
+    """zap_nonpresent_ptes(): the entry's reference is put at once; the swap cache stays."""
+    if pte & PTE_MAPPED:
+        page_remove_rmap(s, t, k, frame, mm, page)
+    put_page(s, frame)
+
+
 @step(steps.ZAP)
 def zap(s: State, t: int, k: KernelRecord) -> int:
     """zap_pte_range(): clear one entry and drop its mapping count; the page itself is put later.
@@ -186,6 +198,8 @@ def zap(s: State, t: int, k: KernelRecord) -> int:
         s.t_frame[t] = to
         s.t_held[t] = int(s.t_held[t]) | HOLD_FRAME  # the mapping's, until the TLB is flushed
         return steps.ZAP_PUT
+    elif pte & PTE_DEVICE:
+        zap_nonpresent_pte(s, t, k, mm, page, pte, to)
     s.t_page[t] = page + 1
     return steps.ZAP
 

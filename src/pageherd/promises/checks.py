@@ -35,7 +35,10 @@ from pageherd.machine.state import (
     NONE,
     PG_FILE,
     PG_HWPOISON,
+    PTE_DEVICE,
+    PTE_DEVICE_EXCLUSIVE,
     PTE_HUGE,
+    PTE_MAPPED,
     PTE_MIGRATION,
     PTE_PRESENT,
     PTE_SWAP,
@@ -82,7 +85,7 @@ def check_references(s: State) -> None:
 def has_gone_stale(s: State, mm: int, page: int, frame: int) -> bool:
     """Whether the page shows another frame than the reference holds."""
     pte, to = int(s.pte[mm, page]), int(s.pte_to[mm, page])
-    if pte & (PTE_PRESENT | PTE_MIGRATION):
+    if pte & (PTE_PRESENT | PTE_MIGRATION | PTE_DEVICE):
         return to != frame
     if pte & PTE_SWAP:
         return bool(s.slot_frame[to] != frame + 1)
@@ -113,6 +116,12 @@ def check_entries(s: State) -> None:
                 breach(s, EXCLUSIVE)  # a writable zero page
             elif pte & PTE_MIGRATION:
                 check_migration(s, mm, page)
+            elif pte & PTE_DEVICE:
+                if is_free(s, to):
+                    breach(s, ALIVE)
+                alone = (pte & (PTE_DEVICE_EXCLUSIVE | PTE_WRITE)) != 0
+                if alone and mapped_elsewhere(s, to, mm):
+                    breach(s, EXCLUSIVE)
 
 
 @helper
@@ -133,12 +142,19 @@ def check_migration(s: State, mm: int, page: int) -> None:
 
 
 @helper
+def maps_page_here(s: State, mm: int, page: int, frame: int) -> bool:
+    """Whether `page` of `mm` maps `frame`, by a present entry or by one that counts like it."""
+    mapping = (int(s.pte[mm, page]) & (PTE_PRESENT | PTE_MAPPED)) != 0
+    return bool(mapping and s.pte_to[mm, page] == frame)
+
+
+@helper
 def mapped_elsewhere(s: State, frame: int, mm: int) -> bool:
     """Whether a process other than `mm` maps `frame`."""
     for other in range(s.nr_mms):
         if other != mm and s.mm_state[other] == LIVE:
             for page in range(s.nr_pages):
-                if int(s.pte[other, page]) & PTE_PRESENT and s.pte_to[other, page] == frame:
+                if maps_page_here(s, other, page, frame):
                     return True
     return False
 
@@ -150,8 +166,20 @@ def count_mappings(s: State, frame: int) -> int:
     for mm in range(s.nr_mms):
         if s.mm_state[mm] == LIVE:
             for page in range(s.nr_pages):
-                if int(s.pte[mm, page]) & PTE_PRESENT and s.pte_to[mm, page] == frame:
-                    count += 1
+                count += int(maps_page_here(s, mm, page, frame))
+    return count
+
+
+@helper
+def count_unmapped(s: State, head: int) -> int:
+    """Device-exclusive entries that hold a page of the folio, but do not map it."""
+    count = 0
+    for mm in range(s.nr_mms):
+        if s.mm_state[mm] == LIVE:
+            for page in range(s.nr_pages):
+                kind = int(s.pte[mm, page]) & (PTE_DEVICE_EXCLUSIVE | PTE_MAPPED)
+                if kind == PTE_DEVICE_EXCLUSIVE:
+                    count += int(compound_head(s, int(s.pte_to[mm, page])) == head)
     return count
 
 
@@ -221,7 +249,7 @@ def check_folio(s: State, k: KernelRecord, head: int) -> None:
     entries, mms = count_folio(s, head)
     if is_normal(s, head):
         references += entries
-    references += int(s.frame_batch[head] != 0)
+    references += count_unmapped(s, head) + int(s.frame_batch[head] != 0)
     if has_flag(s, head, PG_FILE):
         references += folio_nr_pages(s, head)  # the page cache's
     references += int(has_flag(s, head, PG_HWPOISON))  # memory_failure()'s

@@ -6,6 +6,7 @@ from pageherd.rules import (
     calls,
     counting,
     counting_proposals,
+    device,
     file,
     fork,
     guard,
@@ -30,6 +31,7 @@ FILES = (
     *(reuse, unshare, swapin, fork, reclaim, protection, migration, ksm, hugetlb),
     *(lazyfree, counting, counting_proposals, huge, userfaultfd, numa, file, guard, hwpoison),
     khugepaged,
+    device,
     calls,
 )
 

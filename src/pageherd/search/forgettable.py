@@ -70,7 +70,7 @@ _PLAIN: Final = frozenset(
 _WALKS: Final = frozenset(("find_mapping", "maps_here"))
 _ASKS_PLAINLY: Final = _WALKS | {"is_exclusive"}
 """Helpers that look at no more of other fields than is never forgotten."""
-_NOT_IN_HUNTS: Final = ("ksm", "lazyfree", "huge", "collapse")
+_NOT_IN_HUNTS: Final = ("ksm", "lazyfree", "huge", "collapse", "device")
 """How the names of decision points begin that no operation of a hunt comes to."""
 _OF_MOVES: Final = ("migration", "move")
 """Likewise, unless pages are moved."""
