@@ -8,7 +8,7 @@ from pageherd.machine.folio import is_free, page_count
 from pageherd.machine.jit import KernelRecord, driver, helper, invoke_rule
 from pageherd.machine.layout import State, States
 from pageherd.machine.questions import COUNT_ONE, COUNT_PAGE
-from pageherd.machine.rmap import maps_here
+from pageherd.machine.rmap import counts_here
 from pageherd.machine.state import LIVE, PG_FILE, PG_HUGETLB, ZERO_FRAME
 
 COUNT: Final = 0
@@ -24,12 +24,12 @@ COLUMNS: Final = 4
 
 @helper
 def entries(s: State, frame: int) -> int:
-    """The entries of living processes that map `frame`."""
+    """The entries of living processes that map `frame`, also those of a device that count."""
     count = 0
     for mm in range(s.nr_mms):
         if s.mm_state[mm] == LIVE:
             for page in range(s.nr_pages):
-                count += int(maps_here(s, mm, page, frame))
+                count += int(counts_here(s, mm, page, frame))
     return count
 
 

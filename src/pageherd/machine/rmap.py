@@ -107,6 +107,13 @@ def maps_here(s: State, mm: int, page: int, frame: int) -> bool:
 
 
 @helper
+def counts_here(s: State, mm: int, page: int, frame: int) -> bool:
+    """Whether `page` of `mm` maps `frame`, by a present entry or by one that counts like it."""
+    mapping = (int(s.pte[mm, page]) & (PTE_PRESENT | PTE_MAPPED)) != 0
+    return bool(mapping and s.pte_to[mm, page] == frame)
+
+
+@helper
 def keeps_index(s: State, frame: int) -> bool:
     """Whether every process that maps `frame` maps it at the page that is its index."""
     return bool(s.moved == 0 and not is_ksm(s, frame) and not has_flag(s, frame, PG_FILE))

@@ -25,7 +25,7 @@ from pageherd.machine.questions import (
     COUNT_MMS_BOUNDS,
     ZERO_PIN,
 )
-from pageherd.machine.rmap import maps_folio_here
+from pageherd.machine.rmap import counts_here, maps_folio_here
 from pageherd.machine.state import (
     FOLL_PIN,
     HOLD_FRAME,
@@ -142,19 +142,12 @@ def check_migration(s: State, mm: int, page: int) -> None:
 
 
 @helper
-def maps_page_here(s: State, mm: int, page: int, frame: int) -> bool:
-    """Whether `page` of `mm` maps `frame`, by a present entry or by one that counts like it."""
-    mapping = (int(s.pte[mm, page]) & (PTE_PRESENT | PTE_MAPPED)) != 0
-    return bool(mapping and s.pte_to[mm, page] == frame)
-
-
-@helper
 def mapped_elsewhere(s: State, frame: int, mm: int) -> bool:
     """Whether a process other than `mm` maps `frame`."""
     for other in range(s.nr_mms):
         if other != mm and s.mm_state[other] == LIVE:
             for page in range(s.nr_pages):
-                if maps_page_here(s, other, page, frame):
+                if counts_here(s, other, page, frame):
                     return True
     return False
 
@@ -166,7 +159,7 @@ def count_mappings(s: State, frame: int) -> int:
     for mm in range(s.nr_mms):
         if s.mm_state[mm] == LIVE:
             for page in range(s.nr_pages):
-                count += int(maps_page_here(s, mm, page, frame))
+                count += int(counts_here(s, mm, page, frame))
     return count
 
 

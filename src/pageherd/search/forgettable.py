@@ -67,7 +67,7 @@ _PLAIN: Final = frozenset(
     )
 )
 """Fields of which nothing is forgotten of such a page, or which are those of large folios."""
-_WALKS: Final = frozenset(("find_mapping", "maps_here"))
+_WALKS: Final = frozenset(("find_mapping", "maps_here", "counts_here"))
 _ASKS_PLAINLY: Final = _WALKS | {"is_exclusive"}
 """Helpers that look at no more of other fields than is never forgotten."""
 _NOT_IN_HUNTS: Final = ("ksm", "lazyfree", "huge", "collapse", "device")
