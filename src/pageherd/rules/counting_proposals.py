@@ -11,7 +11,7 @@ from pageherd.machine.folio import compound_head, folio_nr_pages, is_large
 from pageherd.machine.jit import KernelRecord, helper
 from pageherd.machine.layout import State
 from pageherd.machine.questions import NO, YES
-from pageherd.machine.rmap import maps_folio_here, counts_here
+from pageherd.machine.rmap import counts_here, maps_folio_here
 from pageherd.machine.state import LIVE, PTE_HUGE
 from pageherd.rules.base import no
 from pageherd.rules.counting import (
