@@ -9,6 +9,7 @@ import pytest
 from pageherd.machine import state as st
 from pageherd.machine import steps
 from pageherd.machine.folio import is_normal
+from pageherd.machine.jit import helper
 from planted import StepFunction, caught, contradicted, sound
 
 KERNELS = ("linux-6.12",)
@@ -21,6 +22,7 @@ _fork = sound(steps.FORK_PAGE)
 _zap = sound(steps.ZAP)
 
 
+@helper
 def is_devmap(s: Any, mm: int, page: int) -> bool:
     present = s.pte[mm, page] & st.PTE_PRESENT
     return (
@@ -106,10 +108,7 @@ def test_a_planted_fault_is_caught(number: int, fault: StepFunction) -> None:
 
 
 def test_a_copy_that_is_right_by_mistake_contradicts_a_claim() -> None:
-    tests = {
-        name
-        for name, _ in contradicted(
-            steps.WP_COPY, a_copy_reads_the_memory_of_its_owner, ("linux-5.8",)
-        )
-    }
-    assert tests == {"dax-strace-58/nothing-there", "dax-strace-58/other-memory"}
+    fault = a_copy_reads_the_memory_of_its_owner
+    tests = {name for name, _ in contradicted(steps.WP_COPY, fault, ("linux-5.8",))}
+    variants = ("nothing-there", "other-memory")
+    assert tests == {f"{test}/{v}" for test in ("dax-strace-58", "dax-poke") for v in variants}

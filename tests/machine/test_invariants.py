@@ -158,7 +158,8 @@ def frame_violations(s: Any, kernel: Kernel) -> Iterator[str]:
             continue
         kinds = st.PTE_PRESENT | st.PTE_MAPPED
         maps = sum(bool(p & kinds) and to == frame for _, _, p, to in entries(s))
-        if maps > s["refcount"][head]:
+        devmap = st.PG_FILE | st.PG_DEVMAP  # mappings of a DAX file's page hold nothing
+        if maps > s["refcount"][head] and int(s["page_flags"][head]) & devmap != devmap:
             yield "more mappings than references"
         exclusive = int(s["page_flags"][frame]) & st.PG_EXCLUSIVE
         if exclusive and not has_marks(kernel):

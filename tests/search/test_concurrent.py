@@ -125,6 +125,21 @@ def test_a_group_that_never_ends_breaks_progress() -> None:
     assert search(text, "linux-6.1").broken == {}
 
 
+def test_an_order_that_never_ends_breaks_progress() -> None:
+    """The same pin ends where a page table is; T maps the file anew, which takes it away."""
+    text = (
+        "test t\nprocesses P\nthreads T of P\npages a b\nhuge h = a b\n\nP: mmap_file h\n"
+        "P: hugepage h\nP: write b = 1\n"
+        "concurrent by step {\nP: r = pin a longterm\nT: mmap_file h\n}\n"
+    )
+    found = search(text, "linux-7.3")
+    assert set(found.broken) == {"progress"}
+    assert found.outcomes != ()
+    assert search(text, "linux-6.1").broken == {}
+    first = text.replace("mmap_file h\n}", "read b\n}")
+    assert search(first, "linux-7.3").broken == {}
+
+
 @pytest.mark.parametrize("kernel", ["linux-4.19.y", "linux-5.8", "linux-5.10"])
 def test_a_pmd_entry_that_nobody_splits_stops_a_forced_copy(kernel: str) -> None:
     """As reported of 5.4.y; a kernel that breaks no COW for a load just takes the page."""

@@ -38,6 +38,12 @@ FINAL: Final = 7
 STUCK: Final = 8
 SUMMARY: Final = 9
 
+# how an operation is followed (follow); and that it has changed nothing
+LEAVE_OUT: Final = 0
+RUN: Final = 1
+STEP: Final = 2
+WAITS: Final = -2
+
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT: Final = np.uint64(29)
 
@@ -131,6 +137,123 @@ def advance(s: State, op: Any, full: Any, main_group: int) -> None:
             s.copies = 0
 
 
+@helper
+def is_ready(s: State, op: Any) -> bool:
+    """Whether the operation is one of the group that runs, not done, and has what it needs."""
+    done = int(s.done)
+    needs = int(op.needs)
+    return bool(op.group == s.group and not done & int(op.bit) and (done & needs) == needs)
+
+
+@helper
+def follow(
+    states: States, words: Any, compared: int, i: int, k: KernelRecord, op: Any, how: int
+) -> int:
+    """Into the scratch record: states[i] after an operation, left out, run, or by one step.
+
+    What comes next in it, IDLE if it is over; WAITS if nothing has changed.
+    """
+    scratch = states.shape[0] - 1
+    words[scratch] = words[i]
+    if how == RUN:
+        run_checked(states[scratch], k, op)
+    elif how == STEP:
+        following = one_step(states[scratch], k, op)
+        if following == BLOCKED and same_words(words, i, scratch, compared):
+            return WAITS
+        return following
+    return IDLE
+
+
+@helper
+def find(words: Any, i: int, compared: int, table: Any) -> int:
+    """The place of words[i] in the table; it is free if the state is new."""
+    mask = table.shape[0] - 1
+    slot = np.int64(hash_words(words, i, compared) & np.uint64(mask))
+    while table[slot] >= 0 and not same_words(words, table[slot], i, compared):
+        slot = (slot + 1) & mask
+    return slot
+
+
+@helper
+def comes_to_an_end(
+    states: States,
+    words: Any,
+    compared: int,
+    table: Any,
+    ends: Any,
+    i: int,
+    k: KernelRecord,
+    ops: Any,
+    full: Any,
+) -> bool:
+    """Whether one step leads from states[i] out of its group, or to a state that comes to an end.
+
+    So do a step with which the search stops, and one that all wait for: that is told already.
+    """
+    scratch = states.shape[0] - 1
+    stands = True
+    for j in range(ops.shape[0]):
+        if not is_ready(states[i], ops[j]):
+            continue
+        begun = states[i].t_pc[int(ops[j].thread)] != IDLE
+        for left_out in range(0 if begun else int(ops[j].maybe), -1, -1):
+            following = follow(
+                states, words, compared, i, k, ops[j], LEAVE_OUT if left_out else STEP
+            )
+            if following == WAITS:
+                continue
+            stands = False
+            s = states[scratch]
+            if breaches_of(s) & MEANINGLESS or s.alarm != 0:
+                return True
+            if following == IDLE:
+                advance(s, ops[j], full, -1)
+            if s.group != states[i].group:
+                return True
+            seen = table[find(words, scratch, compared, table)]
+            if seen < 0 or ends[seen] != 0:
+                return True
+    return stands
+
+
+@helper
+def find_circle(
+    states: States,
+    words: Any,
+    compared: int,
+    table: Any,
+    weights: Any,
+    count: int,
+    k: KernelRecord,
+    ops: Any,
+    full: Any,
+    by_step: Any,
+) -> int:
+    """The nearest state of a group by step that no order brings to the group's end; -1: none.
+
+    Backwards, as the states that a state leads to mostly come after it.
+    """
+    ends = np.zeros(count, np.uint8)
+    for i in range(count):
+        group = int(states[i].group)
+        ends[i] = group == full.shape[0] or not by_step[group]
+    found = True
+    while found:
+        found = False
+        for i in range(count - 1, -1, -1):
+            if not ends[i] and comes_to_an_end(
+                states, words, compared, table, ends, i, k, ops, full
+            ):
+                ends[i] = 1
+                found = True
+    nearest = -1
+    for i in range(count):
+        if not ends[i] and (nearest < 0 or weights[i] < weights[nearest]):
+            nearest = i
+    return nearest
+
+
 @driver
 def search(
     states: States,
@@ -170,12 +293,11 @@ def search(
     """
     capacity = states.shape[0] - 1
     scratch = capacity
-    mask = table.shape[0] - 1
     k = kernels[0]
     groups = full.shape[0]
     if groups > 0 and main_group == 0:
         states[0].copies = 0
-    table[np.int64(hash_words(words, 0, compared) & np.uint64(mask))] = 0
+    table[find(words, 0, compared, table)] = 0
     parents[0] = -1
     edges[0] = -1
     weights[0] = 0
@@ -192,24 +314,17 @@ def search(
             continue
         waits = int(by_step[group])  # until a thread of the group does not
         for j in range(ops.shape[0]):
-            if ops[j].group != group:
-                continue
-            done = int(states[i].done)
-            if done & int(ops[j].bit) or (done & int(ops[j].needs)) != int(ops[j].needs):
+            if not is_ready(states[i], ops[j]):
                 continue
             begun = states[i].t_pc[int(ops[j].thread)] != IDLE
             for left_out in range(0 if begun else int(ops[j].maybe), -1, -1):
-                words[scratch] = words[i]
+                how = LEAVE_OUT if left_out else STEP if by_step[group] else RUN
+                following = follow(states, words, compared, i, k, ops[j], how)
+                if following == WAITS:
+                    continue
                 s = states[scratch]
                 edge = 2 * j + left_out
                 weight = weights[i] + 1 - left_out
-                following = IDLE
-                if left_out == 0 and by_step[group]:
-                    following = one_step(s, k, ops[j])
-                    if following == BLOCKED and same_words(words, i, scratch, compared):
-                        continue
-                elif left_out == 0:
-                    run_checked(s, k, ops[j])
                 waits = 0
                 transitions += 1
                 broke = breaches_of(s)
@@ -236,9 +351,7 @@ def search(
                     continue  # what follows has no meaning
                 if following == IDLE:
                     advance(s, ops[j], full, main_group)
-                slot = np.int64(hash_words(words, scratch, compared) & np.uint64(mask))
-                while table[slot] >= 0 and not same_words(words, table[slot], scratch, compared):
-                    slot = (slot + 1) & mask
+                slot = find(words, scratch, compared, table)
                 if table[slot] >= 0:
                     seen = table[slot]
                     if weight < weights[seen]:
@@ -262,9 +375,11 @@ def search(
             broken[PROGRESS, 0] = i  # each waits for another
             broken[PROGRESS, 2] = weights[i]
         i += 1
-    if final == 0 and summary[PRUNED] == 0 and summary[STUCK] == 0:  # by step, round in circles
-        broken[PROGRESS, 0] = count - 1
-        broken[PROGRESS, 2] = weights[count - 1]
+    if by_step.any():
+        circle = find_circle(states, words, compared, table, weights, count, k, ops, full, by_step)
+        if circle >= 0 and (broken[PROGRESS, 0] < 0 or weights[circle] < broken[PROGRESS, 2]):
+            broken[PROGRESS, 0] = circle
+            broken[PROGRESS, 2] = weights[circle]
     for j in range(final):
         weight = weights[finals[j]]
         if broken[NO_LEAK, 0] >= 0 and broken[NO_LEAK, 2] <= weight:
