@@ -78,6 +78,20 @@ def test_explain_shows_the_way(capsys: pytest.CaptureFixture[str]) -> None:
     assert "private is broken here" in out
 
 
+def test_explain_says_where_a_race_has_no_end_any_more(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "circle.litmus"
+    path.write_text(
+        "test circle\nprocesses P\nthreads T of P\npages a b\nhuge h = a b\n\nP: mmap_file h\n"
+        "P: hugepage h\nP: write b = 1\n"
+        "concurrent by step {\n  P: r = pin a longterm\n  T: mmap_file h\n}\n\nkeeps progress\n"
+    )
+    main(["explain", str(path), "--kernel", "linux-7.3"])
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2].strip() == "from here no order comes to an end: progress is broken"
+
+
 def test_explain_json(capsys: pytest.CaptureFixture[str]) -> None:
     main(["explain", CVE, "--kernel", "linux-4.19", "--json"])
     (found,) = lines(capsys)

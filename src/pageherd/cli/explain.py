@@ -63,7 +63,8 @@ def _print(verdict: Verdict, answer: Answer, trace: Trace, with_steps: bool) -> 
     for number, operation in enumerate(trace.operations, 1):
         _print_operation(out, number, operation, with_steps)
     for promise in trace.left_over:
-        out.print(Text(f"     at the end {promise} is broken", style="bold red"))
+        where = "from here no order comes to an end:" if promise == "progress" else "at the end"
+        out.print(Text(f"     {where} {promise} is broken", style="bold red"))
     out.print()
 
 

@@ -67,7 +67,10 @@ class OperationTrace:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The operations of one run in order; `left_over` names promises broken at the very end."""
+    """The operations of one run in order; `left_over` names promises broken at the very end.
+
+    Of a run that stops before its end, and broke nothing until then, that is `progress`.
+    """
 
     kernel: str
     operations: tuple[OperationTrace, ...]
@@ -85,7 +88,11 @@ def trace(program: Program, kernel: Kernel, record: Any, path: Path) -> Trace:
     taken = (edge.operation for edge in path if not edge.left_out)
     operations = [replay.operation(number, len(list(run))) for number, run in groupby(taken)]
     complete = replay.ended + sum(edge.left_out for edge in path) == len(program.operations)
-    return Trace(kernel.name, tuple(operations), replay.left_over() if complete else ())
+    if complete:
+        left_over = replay.left_over()
+    else:
+        left_over = () if operations and operations[-1].broke else (PROMISES[PROGRESS].name,)
+    return Trace(kernel.name, tuple(operations), left_over)
 
 
 class _Replay:
