@@ -88,10 +88,11 @@ def trace(program: Program, kernel: Kernel, record: Any, path: Path) -> Trace:
     taken = (edge.operation for edge in path if not edge.left_out)
     operations = [replay.operation(number, len(list(run))) for number, run in groupby(taken)]
     complete = replay.ended + sum(edge.left_out for edge in path) == len(program.operations)
+    left_over: tuple[str, ...] = ()
     if complete:
         left_over = replay.left_over()
-    else:
-        left_over = () if operations and operations[-1].broke else (PROMISES[PROGRESS].name,)
+    elif not operations or not operations[-1].broke:
+        left_over = (PROMISES[PROGRESS].name,)
     return Trace(kernel.name, tuple(operations), left_over)
 
 
