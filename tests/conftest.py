@@ -13,11 +13,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 CHECKED = "from pageherd.cli.main import main; main(['run', 'fork-twice'])"
-HUNTED = """
-from pageherd.cli.main import main
-for scope in ('2,1,1,1', 'folio'):
-    main(['hunt', '--kernel', 'linux-6.1', '--scope', scope, '--max-states', '10'])
-"""
+HUNTED = tuple(
+    "from pageherd.cli.main import main;"
+    f"main(['hunt', '--kernel', 'linux-6.1', '--scope', '{scope}', '--max-states', '10'])"
+    for scope in ("2,1,1,1", "folio")
+)
 CI_IMAGES = ("debian-5.10", "debian-6.1", "debian-7.3")
 
 
@@ -45,13 +45,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def compile_ahead() -> None:
-    """The layouts of tests and of hunts, two at a time; else every worker compiles them all."""
-
-    def begin(code: str, **more: str) -> subprocess.Popen[bytes]:
-        command, nowhere = [sys.executable, "-c", code], subprocess.DEVNULL
-        return subprocess.Popen(command, stdout=nowhere, stderr=nowhere, env={**os.environ, **more})
-
-    beside = begin(HUNTED)
-    begin(CHECKED).wait()
-    begin(CHECKED, NUMBA_BOUNDSCHECK="1").wait()
-    beside.wait()
+    """The layouts of tests and of hunts, side by side; else every worker compiles them all."""
+    nowhere = subprocess.DEVNULL
+    compiling = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=nowhere, stderr=nowhere)
+        for code in (CHECKED, *HUNTED)
+    ]
+    for process in compiling:
+        process.wait()

@@ -172,7 +172,7 @@ def find(words: Any, i: int, compared: int, table: Any) -> int:
     slot = np.int64(hash_words(words, i, compared) & np.uint64(mask))
     while table[slot] >= 0 and not same_words(words, table[slot], i, compared):
         slot = (slot + 1) & mask
-    return slot
+    return int(slot)
 
 
 @helper
