@@ -86,6 +86,14 @@ def test_zero_pages_come_only_with_ksm_zero() -> None:
     assert {st.ZERO_FRAME} in [frames(zeroed, (0, 0), (0, 1)) for zeroed in found]
 
 
+def test_a_page_of_zeros_may_be_new_to_ksmd() -> None:
+    """Then its mappings come in the last scan, and one whose page was locked is held meanwhile."""
+    steps = "P: mmap a\nP: mergeable a\nP: mlock a\nP: fork C\nkernel: ksm_zero C.a"
+    found = {frozenset(frames(s, (0, 0), (1, 0))) for s in after(steered(steps))}
+    assert {st.ZERO_FRAME} in found
+    assert any(len(pages) == 2 for pages in found)
+
+
 @pytest.mark.parametrize(("kernel", "merged"), [("linux-6.1", False), ("linux-6.12", True)])
 def test_whether_ksmd_finds_inaccessible_memory_again_is_a_rule(kernel: str, merged: bool) -> None:
     found = after(steered(EQUAL + "P: mprotect a none\nkernel: ksm P.a P.b", kernel), kernel)

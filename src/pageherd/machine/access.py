@@ -8,6 +8,7 @@ from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import mmap_read_lock, mmap_read_unlock
 from pageherd.machine.pte import is_shared, pte_of
+from pageherd.machine.questions import POPULATE_SKIPS
 from pageherd.machine.state import (
     COST_READS,
     COST_WRITES,
@@ -21,8 +22,10 @@ from pageherd.machine.state import (
     PTE_SOFT_DIRTY,
     PTE_WRITE,
     SEGV,
+    VM_MAPPED,
     VM_READ,
     VM_WRITE,
+    ask,
 )
 from pageherd.machine.tlb import stale_frame
 from pageherd.machine.watch import note_load, note_store
@@ -35,6 +38,31 @@ def store(s: State, t: int, mm: int, page: int, frame: int) -> None:
     s.cost[COST_WRITES] += 1
     note_store(s, mm, frame, int(s.t_value[t]), False, is_shared(s, mm, page))
     s.t_result[t] = OK
+
+
+@helper
+def has_hole(s: State, t: int, mm: int) -> bool:
+    """Whether a part of the range is not mapped."""
+    for page in range(int(s.t_first[t]), int(s.t_end[t])):
+        if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
+            return True
+    return False
+
+
+@helper
+def skips_hole(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
+    """madvise_walk_vmas(): populate goes on behind what is not mapped; some kernels end there."""
+    touched = (int(s.t_fault[t]) & FAULT_TOUCH) != 0
+    hole = touched and (int(s.vma[mm, page]) & VM_MAPPED) == 0
+    return bool(hole and ask(s, t, k, POPULATE_SKIPS, 0))
+
+
+@helper
+def next_access(s: State, t: int) -> int:
+    """Turn to the next page of the range."""
+    page = int(s.t_page[t]) + 1
+    s.t_page[t] = page
+    return steps.ACCESS if page < s.t_end[t] else steps.IDLE
 
 
 @step(steps.ACCESS)
@@ -53,7 +81,7 @@ def access(s: State, t: int, k: KernelRecord) -> int:
     if not allowed and not (write and pte & PTE_WRITE):
         mmap_read_unlock(s, t, mm)
         s.t_result[t] = SEGV
-        return steps.IDLE
+        return next_access(s, t) if skips_hole(s, t, k, mm, page) else steps.IDLE
     if (pte & PTE_PRESENT) == 0 or (write and (pte & PTE_WRITE) == 0):
         if not mmap_read_lock(s, t, mm):
             return steps.BLOCKED
@@ -64,7 +92,7 @@ def access(s: State, t: int, k: KernelRecord) -> int:
     if int(s.t_fault[t]) & FAULT_TOUCH:
         if write:
             touch_written(s, mm, page)
-        s.t_result[t] = OK
+        s.t_result[t] = SEGV if has_hole(s, t, mm) else OK  # ENOMEM, once the rest is done
     elif write:
         set_entry(s, mm, page, pte | PTE_DIRTY | PTE_SOFT_DIRTY)
         store(s, t, mm, page, frame)
@@ -72,8 +100,7 @@ def access(s: State, t: int, k: KernelRecord) -> int:
         s.cost[COST_READS] += 1
         note_load(s, mm, page, int(s.content[frame]))
         s.t_result[t] = s.content[frame]
-    s.t_page[t] = page + 1
-    return steps.ACCESS if page + 1 < s.t_end[t] else steps.IDLE
+    return next_access(s, t)
 
 
 @step(steps.STALE_STORE)

@@ -103,6 +103,7 @@ def fork_start(s: State, t: int, k: KernelRecord) -> int:
     s.mm_state[child] = LIVE
     s.mm_has_pinned[child] = 0
     s.mm_family[child] = s.mm_family[mm]
+    s.mm_parent[child] = mm + 1
     s.mm_uffd[child] = s.mm_uffd[mm] if int(s.mm_uffd[mm]) & UFFD_EVENT_FORK else 0
     s.mm_merge_any[child] = s.mm_merge_any[mm]
     if s.mm_merging[mm] != 0 and ask_value(k, KSM_COUNTS_MERGING) == INHERITED:
@@ -334,6 +335,7 @@ def fork_failed(s: State, t: int, k: KernelRecord) -> int:
     mmap_write_unlock(s, child)
     s.mm_state[child] = UNUSED
     s.mm_family[child] = child
+    s.mm_parent[child] = 0
     s.mm_uffd[child] = 0
     s.t_result[t] = SEGV
     return steps.IDLE

@@ -375,7 +375,7 @@ def unmerge(s: State, t: int, k: KernelRecord) -> int:
     s.t_result[t] = OK if int(s.vma[mm, page]) & VM_MAPPED else SEGV
     if is_mergeable(s, mm, page):
         return steps.KSM_BREAK
-    if int(s.vma[mm, page]) & VM_MERGEABLE:
+    if (int(s.vma[mm, page]) & (VM_MERGEABLE | VM_HUGETLB)) == VM_MERGEABLE:
         split_unless_covered(s, t, k, mm, page, page, page + 1)
         clear_mergeable(s, k, mm, page)
     mmap_write_unlock(s, mm)

@@ -137,6 +137,7 @@ def dtype(layout: Layout) -> np.dtype[Any]:
         ("mm_state", "u1", per_mm),
         ("mm_has_pinned", "u1", per_mm),
         ("mm_family", "u1", per_mm),
+        ("mm_parent", "u1", per_mm),  # plus 1; 0: not forked
         ("mm_seq", "u1", per_mm),
         ("mm_writer", "u1", per_mm),
         ("mm_readers", "u1", per_mm),

@@ -77,7 +77,8 @@ def unmerge_any(s: State, t: int, k: KernelRecord) -> int:
                 s.t_return[t] = steps.UNMERGE_ANY
                 return steps.FAULT
         for page in range(s.nr_pages):
-            s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_MERGEABLE
+            if (int(s.vma[mm, page]) & VM_HUGETLB) == 0:
+                s.vma[mm, page] = int(s.vma[mm, page]) & ~VM_MERGEABLE
         s.mm_merge_any[mm] = 0
     mmap_write_unlock(s, mm)
     return steps.IDLE

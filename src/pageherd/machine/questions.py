@@ -201,7 +201,8 @@ DEVICE_EXCLUSIVE: Final = 125
 DEVICE_RESTORES_WRITABLE: Final = 126
 DEVICE_FAULT_HOLDS: Final = 127
 DEVICE_DROPS_SWAP: Final = 128
-NR_QUESTIONS: Final = 129
+POPULATE_SKIPS: Final = 129
+NR_QUESTIONS: Final = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,6 +576,11 @@ QUESTIONS: Final = (
     Question(
         DEVICE_DROPS_SWAP,
         "does migration to a device drop a page's place in the swap cache?",
+        _YES_NO,
+    ),
+    Question(
+        POPULATE_SKIPS,
+        "does MADV_POPULATE_READ or _WRITE go on behind a part of the range that is not mapped?",
         _YES_NO,
     ),
 )

@@ -30,6 +30,7 @@ from pageherd.machine.state import (
     PG_PARTIALLY_MAPPED,
     PTE_MAPPED,
     PTE_PRESENT,
+    VM_MERGEABLE,
     ask,
     out_of_range,
 )
@@ -144,13 +145,29 @@ def maps_folio_here(s: State, mm: int, page: int, head: int) -> bool:
 
 
 @helper
+def is_on_ksm_list(s: State, mm: int, page: int) -> bool:
+    """rmap_walk_ksm(): ksmd has come to the mapping, or to the one of which fork made it.
+
+    It looks in the anon_vma of what it has come to, which has the mappings of children, too, but
+    not those of parents.
+    """
+    at = mm + 1
+    while at != 0:
+        if s.mm_state[at - 1] == LIVE and int(s.vma[at - 1, page]) & VM_MERGEABLE:
+            return True
+        at = int(s.mm_parent[at - 1])
+    return False
+
+
+@helper
 def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
     """The first mapping of `frame`'s folio at or after (from_mm, from_page): mm * nr_pages + page.
 
     rmap_walk_anon(): a folio keeps its index, so an entry for each of its pages is looked at in
     every process, unless pages were moved by mremap.  NONE when there is no further mapping.  Of a
-    KSM page without a node in the stable tree rmap_walk_ksm() finds none.  rmap_walk_file() looks
-    at every mapping of those pages of the file, also at private ones that have copies of their own.
+    KSM page without a node in the stable tree rmap_walk_ksm() finds none, nor a mapping that ksmd
+    has not come to.  rmap_walk_file() looks at every mapping of those pages of the file, also at
+    private ones that have copies of their own.
     """
     head = compound_head(s, frame)
     if is_ksm(s, head) and not has_stable_node(s, head):
@@ -166,6 +183,8 @@ def find_mapping(s: State, frame: int, from_mm: int, from_page: int) -> int:
             first, last = max(first, index), min(last, index + nr)
         for page in range(first, last):
             if file != 0 and not is_of_folio(s, mm, page, file, nr):
+                continue
+            if is_ksm(s, head) and not is_on_ksm_list(s, mm, page):
                 continue
             s.cost[COST_RMAP_STEPS] += 1
             if maps_folio_here(s, mm, page, head):

@@ -34,7 +34,7 @@ def scanned(
     found: dict[bytes, tuple[States, frozenset[str]]] = {}
     pages = mergeable(state)
     for order in permutations(sorted({mm for mm, _ in pages})):
-        for late in _late(state[0], pages):
+        for late in _late(state[0], pages, operation.pc == steps.KSM_ZERO):
             for zero_first in (True, False) if operation.pc == steps.KSM_ZERO else (False,):
                 for finds_held in (True, False) if _any_held(state[0]) else (True,):
                     scan = _Scan(state.copy(), operation, kernel, order, zero_first, finds_held)
@@ -71,13 +71,14 @@ def _any_held(s: State) -> bool:
     return any(s["refcount"][f] and _is_stable(s, f) and not s["mapcount"][f] for f in frames)
 
 
-def _late(s: State, pages: list[Where]) -> Iterator[frozenset[Where]]:
-    """Which of the pages that have an equal one ksmd may see for the first time."""
+def _late(s: State, pages: list[Where], zeros: bool) -> Iterator[frozenset[Where]]:
+    """Which of the pages that have an equal one, or may become the zero page, are new to ksmd."""
     contents: dict[int, set[int]] = {}
     for where in pages:
         frame = int(s["pte_to"][where])
         contents.setdefault(int(s["content"][frame]), set()).add(frame)
-    equal = [w for w in pages if len(contents[int(s["content"][int(s["pte_to"][w])])]) > 1]
+    of = {w: int(s["content"][int(s["pte_to"][w])]) for w in pages}
+    equal = [w for w in pages if len(contents[of[w]]) > 1 or (zeros and of[w] == 0)]
     sizes = range(len(equal) + 1) if len(equal) <= SEEN_AT_MOST else (0, len(equal))
     choices = chain.from_iterable(combinations(equal, size) for size in sizes)
     return map(frozenset[Where], choices)

@@ -167,6 +167,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "ksm-zero": "left",
             "ksm-new-mappings": "none",
             "ksm-merging": "not-counted",
+            "populate-holes": "end",
             "lazyfree": "unless-dirty",
             "counting": "exact",
             "huge-reuse": "by-torn-mapcount-or-copy",
@@ -265,6 +266,7 @@ ROWS: Final[tuple[Row, ...]] = (
         "the refcount decides everywhere, after the swap cache and the LRU batch are dropped",
         "linux-5.10",
         {
+            "populate-holes": "skipped",
             "reuse": "by-refcount-after-drop",
             "swapin": "by-refcount",
             "swapin-drop": "before-write",
@@ -374,6 +376,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "anon-folios": "enabled-size",
             "ksm-new-mappings": "marked-later",
             "ksm-merging": "anew",
+            "populate-holes": "end",
             "hugetlb-restores": "last-mapping",
             "device-swap-cache": "dropped",
         },
@@ -429,6 +432,7 @@ ROWS: Final[tuple[Row, ...]] = (
         "GUP unshares an anonymous page that is mapped more than once",
         "linux-5.10",
         {
+            "populate-holes": "skipped",
             "unshare": "mapped-more-than-once",
             "unshare-in-place": "mapped-once",
             "copy-drops-swap": "yes",
@@ -487,6 +491,7 @@ ROWS: Final[tuple[Row, ...]] = (
         "no map count: the refcount decides everywhere, nothing is unshared, rmap where it matters",
         "linux-5.10",
         {
+            "populate-holes": "skipped",
             "counting": "none",
             "swapin": "by-refcount",
             "huge-reuse": "by-refcount",
@@ -524,6 +529,7 @@ ROWS: Final[tuple[Row, ...]] = (
         'one bit "exclusive to this process": set by every COW copy, cleared when fork shares',
         "linux-5.10",
         {
+            "populate-holes": "skipped",
             "marks": "anon-exclusive",
             "reuse": "by-exclusive-bit",
             "huge-reuse": "by-exclusive",

@@ -14,6 +14,7 @@ from pageherd.machine.questions import (
     MPROTECT_UPGRADE,
     MREMAP_UNMAPS_FIRST,
     NO,
+    POPULATE_SKIPS,
     SOFT_DIRTY_SKIPS,
     TOUCH_DIRTIES,
     YES,
@@ -122,6 +123,10 @@ ZERO.group("counted", "try_grab_page; until v6.4", yes)
 MOVE = decision_point("mremap-checks", MREMAP_UNMAPS_FIRST, kernel_function="mremap, mremap_to")
 MOVE.group("late", "mremap_to; until v5.15, what is at the new address is unmapped first", yes)
 MOVE.group("first", "mremap; v5.16 (550a7d60bd5e), a bad old address changes nothing", no)
+
+POPULATE = decision_point("populate-holes", POPULATE_SKIPS, kernel_function="madvise_populate")
+POPULATE.group("end", "madvise_populate; v6.10 and later, read in 6.12; and without the call", no)
+POPULATE.group("skipped", "madvise_walk_vmas; v5.14 (4ca9b3859dac) and later, read in 6.1", yes)
 
 BATCH = decision_point(
     "mprotect-soft-dirty", MPROTECT_SOFT_DIRTY, kernel_function="modify_prot_start_ptes"
