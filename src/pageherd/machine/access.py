@@ -7,7 +7,7 @@ from pageherd.machine.huge import set_entry, touch_written
 from pageherd.machine.jit import KernelRecord, helper, step
 from pageherd.machine.layout import State
 from pageherd.machine.lock import mmap_read_lock, mmap_read_unlock
-from pageherd.machine.pte import is_shared, pte_of
+from pageherd.machine.pte import is_shared, pte_of, range_mapped
 from pageherd.machine.questions import POPULATE_SKIPS
 from pageherd.machine.state import (
     COST_READS,
@@ -38,15 +38,6 @@ def store(s: State, t: int, mm: int, page: int, frame: int) -> None:
     s.cost[COST_WRITES] += 1
     note_store(s, mm, frame, int(s.t_value[t]), False, is_shared(s, mm, page))
     s.t_result[t] = OK
-
-
-@helper
-def has_hole(s: State, t: int, mm: int) -> bool:
-    """Whether a part of the range is not mapped."""
-    for page in range(int(s.t_first[t]), int(s.t_end[t])):
-        if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
-            return True
-    return False
 
 
 @helper
@@ -92,7 +83,7 @@ def access(s: State, t: int, k: KernelRecord) -> int:
     if int(s.t_fault[t]) & FAULT_TOUCH:
         if write:
             touch_written(s, mm, page)
-        s.t_result[t] = SEGV if has_hole(s, t, mm) else OK  # ENOMEM, once the rest is done
+        s.t_result[t] = OK if range_mapped(s, t, mm) else SEGV  # ENOMEM, once the rest is done
     elif write:
         set_entry(s, mm, page, pte | PTE_DIRTY | PTE_SOFT_DIRTY)
         store(s, t, mm, page, frame)

@@ -48,6 +48,7 @@ from pageherd.machine.pte import (
     may_write,
     pte_same,
     untouched_value,
+    userfaultfd_minor,
     wants_no_notice,
 )
 from pageherd.machine.questions import DAX_COUNTS
@@ -76,7 +77,6 @@ from pageherd.machine.state import (
     VM_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
-    VM_UFFD_MINOR,
     VM_WRITE,
     ask,
 )
@@ -209,7 +209,7 @@ def file_fault(s: State, t: int, k: KernelRecord) -> int:
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     file = int(s.vma_file[mm, page]) - 1
-    if s.file_frame[file] != 0 and int(s.vma[mm, page]) & VM_UFFD_MINOR:
+    if userfaultfd_minor(s, mm, page, file):
         return handle_userfault(s, t, mm)
     if busy_in_cache(s, t, file):
         return steps.BLOCKED

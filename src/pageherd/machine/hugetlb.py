@@ -40,6 +40,7 @@ from pageherd.machine.pte import (
     pte_same,
     remember_pte,
     set_pte,
+    userfaultfd_minor,
 )
 from pageherd.machine.questions import (
     HUGETLB_FORCE,
@@ -66,7 +67,6 @@ from pageherd.machine.state import (
     PTE_UFFD_WP,
     PTE_WRITE,
     SEGV,
-    VM_UFFD_MINOR,
     ask,
 )
 from pageherd.machine.watch import PROGRESS, breach
@@ -142,7 +142,7 @@ def hugetlb_no_page(s: State, t: int, mm: int, page: int) -> int:
     if file >= 0 and (is_shared(s, mm, page) or s.file_frame[file] != 0):
         if busy_in_cache(s, t, file):
             return steps.BLOCKED
-        if s.file_frame[file] != 0 and int(s.vma[mm, page]) & VM_UFFD_MINOR:
+        if userfaultfd_minor(s, mm, page, file):
             return handle_userfault(s, t, mm)
         return steps.HUGETLB_FILE_MAP if find_file_page(s, t, mm, page) else sigbus(s, t, mm)
     return steps.HUGETLB_MAP if get_huge_page(s, t, mm, page, False) else sigbus(s, t, mm)

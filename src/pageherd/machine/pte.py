@@ -19,10 +19,12 @@ from pageherd.machine.state import (
     PTE_WRITE,
     VM_DROPPABLE,
     VM_HUGETLB,
+    VM_MAPPED,
     VM_PTE_TABLE,
     VM_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
+    VM_UFFD_MINOR,
     VM_UFFD_RWP,
     VM_UFFD_WP,
     VM_WRITE,
@@ -130,6 +132,21 @@ def restore_none(s: State, mm: int, page: int, pte: int) -> int:
     if userfaultfd_pte_rwp(s, mm, page, pte):
         return (pte & ~PTE_WRITE) | PTE_PROTNONE
     return pte
+
+
+@helper
+def range_mapped(s: State, t: int, mm: int) -> bool:
+    """Whether all pages that the call names are mapped."""
+    for page in range(s.t_first[t], s.t_end[t]):
+        if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
+            return False
+    return True
+
+
+@helper
+def userfaultfd_minor(s: State, mm: int, page: int, file: int) -> bool:
+    """userfaultfd_minor(): it is to be told of a fault on a page that the file has."""
+    return bool(s.file_frame[file] != 0 and int(s.vma[mm, page]) & VM_UFFD_MINOR)
 
 
 @helper

@@ -29,7 +29,7 @@ from pageherd.machine.layout import State
 from pageherd.machine.lazyfree import drop_lazyfree
 from pageherd.machine.lock import ptl_taken, trylock_page, unlock_page
 from pageherd.machine.lru import isolate_lru_page, lru_add_drain, lru_cache_add
-from pageherd.machine.pte import pte_of, restore_none, set_pte
+from pageherd.machine.pte import pte_of, range_mapped, restore_none, set_pte
 from pageherd.machine.questions import (
     PAGEOUT_SKIPS,
     PAGEOUT_SPLITS,
@@ -100,9 +100,8 @@ def pageout(s: State, t: int, k: KernelRecord) -> int:
     """
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if page >= s.t_end[t]:
-        for each in range(s.t_first[t], s.t_end[t]):
-            if (int(s.vma[mm, each]) & VM_MAPPED) == 0:
-                s.t_result[t] = SEGV  # ENOMEM, once the rest is done
+        if not range_mapped(s, t, mm):
+            s.t_result[t] = SEGV  # ENOMEM, once the rest is done
         return steps.IDLE
     if ptl_taken(s, t, mm):
         return steps.BLOCKED

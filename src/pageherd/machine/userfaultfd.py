@@ -213,6 +213,21 @@ def unprotect_pte(s: State, t: int, k: KernelRecord, mm: int, page: int) -> None
         s.pte[mm, page] = pte | PTE_WRITE
 
 
+@helper
+def before_protection(s: State, t: int, k: KernelRecord, mm: int, page: int, tracked: bool) -> bool:
+    """mwriteprotect_range(), mrwprotect_range(): ENOENT if nothing is tracked; else a PMD splits.
+
+    The entry is remembered as it was: a processor may have it until the flush.
+    """
+    if not tracked:
+        s.t_result[t] = SEGV
+        mmap_read_unlock(s, t, mm)
+        return False
+    split_huge_pmd(s, t, k, mm, page)
+    remember_pte(s, t, mm, page)
+    return True
+
+
 @step(steps.UFFD_PROTECT)
 def uffd_protect(s: State, t: int, k: KernelRecord) -> int:
     """mwriteprotect_range(): UFFDIO_WRITEPROTECT, on or off; ENOENT where nothing is registered.
@@ -222,12 +237,8 @@ def uffd_protect(s: State, t: int, k: KernelRecord) -> int:
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
         return steps.BLOCKED
-    s.t_result[t] = SEGV
-    if (int(s.vma[mm, page]) & VM_UFFD_WP) == 0:
-        mmap_read_unlock(s, t, mm)
+    if not before_protection(s, t, k, mm, page, (int(s.vma[mm, page]) & VM_UFFD_WP) != 0):
         return steps.IDLE
-    split_huge_pmd(s, t, k, mm, page)
-    remember_pte(s, t, mm, page)
     if s.t_value[t]:
         protect_pte(s, t, k, mm, page)
     else:
@@ -263,12 +274,8 @@ def uffd_rwprotect(s: State, t: int, k: KernelRecord) -> int:
     mm, page = int(s.t_mm[t]), int(s.t_page[t])
     if not mmap_read_lock(s, t, mm) or ptl_taken(s, t, mm):
         return steps.BLOCKED
-    s.t_result[t] = SEGV
-    if not tracks_access(s, mm, page):
-        mmap_read_unlock(s, t, mm)
+    if not before_protection(s, t, k, mm, page, tracks_access(s, mm, page)):
         return steps.IDLE
-    split_huge_pmd(s, t, k, mm, page)
-    remember_pte(s, t, mm, page)
     if s.t_value[t]:
         rwprotect_pte(s, t, k, mm, page)
     else:

@@ -27,6 +27,7 @@ from pageherd.machine.pte import (
     marked_page,
     may_write,
     pte_of,
+    range_mapped,
     readable_device_entry,
     restore_none,
     set_pte,
@@ -131,15 +132,6 @@ def may_upgrade(s: State, t: int, k: KernelRecord, mm: int, page: int) -> bool:
         return False
     marked = marked_page(s, pte_of(s, mm, page), int(s.pte_to[mm, page]))
     return ask(s, t, k, MPROTECT_UPGRADE, marked) != 0
-
-
-@helper
-def range_mapped(s: State, t: int, mm: int) -> bool:
-    """Whether all pages that the call names are mapped."""
-    for page in range(s.t_first[t], s.t_end[t]):
-        if (int(s.vma[mm, page]) & VM_MAPPED) == 0:
-            return False
-    return True
 
 
 @helper
